@@ -1,0 +1,102 @@
+"""The errors users can meet: one sentence each, a stable code, and the HTTP status that fits.
+
+Every refusal names the thing, the value and the remedy. The web layer shows these as a page, a fragment or
+JSON ``{code, message, detail}``; the CLI prints the message on one line and exits with status 1.
+"""
+
+from typing import Any
+
+
+class SaescopeError(Exception):
+    """Base of every refusal. ``detail`` holds the values named in the message, for programs."""
+
+    code = "error"
+    status = 500
+
+    def __init__(self, message: str, **detail: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.detail = detail
+
+    def as_json(self) -> dict[str, Any]:
+        return {"code": self.code, "message": self.message, "detail": self.detail}
+
+
+class InvalidSAE(SaescopeError):
+    code = "sae_invalid"
+    status = 422
+
+
+class UnknownSAE(SaescopeError):
+    code = "sae_unknown"
+    status = 404
+
+
+class LatentOutOfRange(SaescopeError):
+    code = "latent_out_of_range"
+    status = 404
+
+
+class PageNotFound(SaescopeError):
+    code = "not_found"
+    status = 404
+
+
+class BadRequest(SaescopeError):
+    code = "bad_request"
+    status = 422
+
+
+class TextTooLong(SaescopeError):
+    code = "text_too_long"
+    status = 413
+
+
+class EmptyText(SaescopeError):
+    code = "text_empty"
+    status = 422
+
+
+class SubjectUnavailable(SaescopeError):
+    code = "subject_unavailable"
+    status = 503
+
+
+class CorpusUnavailable(SaescopeError):
+    code = "corpus_unavailable"
+    status = 422
+
+
+class PackageUnavailable(SaescopeError):
+    code = "package_unavailable"
+    status = 503
+
+
+class DatabaseUnavailable(SaescopeError):
+    code = "database_unavailable"
+    status = 503
+
+
+class DiskFull(SaescopeError):
+    code = "disk_full"
+    status = 507
+
+
+class HarvestRunning(SaescopeError):
+    code = "harvest_running"
+    status = 409
+
+
+class PortInUse(SaescopeError):
+    code = "port_in_use"
+    status = 500
+
+
+class AssetsMissing(SaescopeError):
+    code = "assets_missing"
+    status = 500
+
+
+class InvalidSetting(SaescopeError):
+    code = "setting_invalid"
+    status = 500

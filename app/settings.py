@@ -1,0 +1,67 @@
+"""Every setting, typed. Each can be given in the environment with the prefix ``SAESCOPE_``."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from platformdirs import user_data_path
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import InvalidSetting
+
+
+def default_home() -> Path:
+    """Where data lives when SAESCOPE_HOME is unset.
+
+    As root it is /var/lib/saescope: the embedded Postgres makes the parents of its folder world-readable,
+    which /root must never become.
+    """
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return Path("/var/lib/saescope")
+    return user_data_path("saescope", appauthor=False)
+
+
+class Settings(BaseSettings):
+    """saescope's settings; docs/settings.md lists them for users and a test keeps the two in step."""
+
+    model_config = SettingsConfigDict(env_prefix="SAESCOPE_", extra="ignore")
+
+    home: Path = Field(default_factory=default_home, description="Folder for the database, models and SAEs")
+    database_url: str | None = Field(
+        default=None, description="A PostgreSQL server with pgvector; unset starts the embedded one"
+    )
+    host: str = Field(default="127.0.0.1", description="Address the web server listens on")
+    port: int = Field(default=8000, ge=1, le=65535, description="Port the web server listens on")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="The subject's dtype; auto is bfloat16 where the hardware has it"
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where tensors live")
+    max_prompt_tokens: int = Field(default=1024, ge=2, description="Longest text /inspect takes, in tokens")
+    max_prompt_chars: int = Field(
+        default=20_000, ge=1, description="Longest text /inspect takes, in characters, checked before tokenising"
+    )
+    batch_tokens: int = Field(default=8192, ge=16, description="Tokens in one harvest or inspection batch")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="warning", description="How much the web server logs"
+    )
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the environment; values that are not None in ``overrides`` win.
+
+    Raises:
+        InvalidSetting: a value that does not fit, named with what was wanted.
+    """
+    given = {name: value for name, value in overrides.items() if value is not None}
+    try:
+        settings = Settings(**given)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = str(first["loc"][0]) if first["loc"] else "settings"
+        raise InvalidSetting(
+            f"SAESCOPE_{name.upper()} is {first['input']!r}, which does not fit: {first['msg'].lower()}.",
+            setting=name,
+        ) from None
+    settings.home = settings.home.expanduser().absolute()
+    return settings
