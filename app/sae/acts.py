@@ -1,0 +1,45 @@
+"""Sparse activations: what every encoder returns and every decoder takes."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Acts(NamedTuple):
+    """Entries that are active (value != 0), sorted by position, then by latent.
+
+    position: [nnz] int64 in [0, n_positions); latent: [nnz] int64; value: [nnz] fp32.
+    """
+
+    position: Tensor
+    latent: Tensor
+    value: Tensor
+    n_positions: int
+
+    def offsets(self) -> Tensor:
+        """Where each position's entries begin: [n_positions] int64."""
+        counts = torch.bincount(self.position, minlength=self.n_positions)
+        return counts.cumsum(0) - counts
+
+    def keep(self, mask: Tensor) -> "Acts":
+        """The entries where ``mask`` [nnz] bool is true; positions keep their numbers."""
+        return Acts(self.position[mask], self.latent[mask], self.value[mask], self.n_positions)
+
+    def dense(self, n_latents: int) -> Tensor:
+        """[n_positions, n_latents] fp32; for tests and small prompts."""
+        out = torch.zeros(self.n_positions, n_latents, device=self.value.device)
+        out[self.position, self.latent] = self.value
+        return out
+
+
+def from_rows(values: Tensor, latents: Tensor) -> Acts:
+    """Acts from a fixed number of candidates a position; those of value 0 are not active and are left out.
+
+    values: [positions, k] fp32; latents: [positions, k] int64, no latent twice in a row.
+    """
+    latents, order = latents.sort(dim=1)
+    values = values.gather(1, order)
+    position = torch.arange(len(values), device=values.device)[:, None].expand_as(values)
+    active = values != 0
+    return Acts(position[active], latents[active], values[active], len(values))

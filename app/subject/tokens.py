@@ -1,0 +1,71 @@
+"""What a token looks like: ids to bytes, and bytes to text people can read."""
+
+import codecs
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+def _byte_alphabet() -> dict[str, int]:
+    """Character -> byte of the byte-level BPE alphabet (GPT-2, Radford et al. 2019): printable Latin-1 bytes
+    stand for themselves, the rest follow from U+0100 on."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    alphabet = {chr(b): b for b in printable}
+    spare = 0x100
+    for b in range(256):
+        if b not in alphabet.values():
+            alphabet[chr(spare)] = b
+            spare += 1
+    return alphabet
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Every token's bytes, by id."""
+
+    token_bytes: list[bytes]
+
+    @classmethod
+    def of(cls, tokenizer: Any) -> "Vocabulary":
+        names: list[str] = [""] * (max(tokenizer.get_vocab().values()) + 1)
+        for name, index in tokenizer.get_vocab().items():
+            names[index] = name
+        special = set(tokenizer.all_special_tokens)
+        if any(name.startswith("Ġ") for name in names):
+            alphabet = _byte_alphabet()
+            convert = lambda name: bytes(alphabet[c] for c in name) if all(c in alphabet for c in name) else name.encode()  # noqa: E731, E501
+        else:  # SentencePiece style: a low line stands for a space, <0xNN> for a raw byte
+            convert = _sentencepiece_bytes
+        return cls([name.encode() if name in special else convert(name) for name in names])
+
+    def __len__(self) -> int:
+        return len(self.token_bytes)
+
+    def bytes_of(self, token_id: int) -> bytes:
+        """The token's bytes; an id beyond the vocabulary (padded embeddings have some) is named."""
+        if 0 <= token_id < len(self.token_bytes):
+            return self.token_bytes[token_id]
+        return f"<id {token_id}>".encode()
+
+    def text(self, token_id: int) -> str:
+        """One token on its own; bytes that are no whole character stay visible as ``\\xNN``."""
+        return self.bytes_of(token_id).decode("utf-8", errors="backslashreplace")
+
+    def pieces(self, token_ids: Sequence[int]) -> list[str]:
+        """A run of tokens as text, one string per token.
+
+        A character whose bytes span several tokens stands whole at the token that completes it, and the
+        tokens before it that hold only a part of it are empty. Joined, the pieces are the text. Bytes that
+        never become a character are shown as U+FFFD.
+        """
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        pieces = [decoder.decode(self.bytes_of(i)) for i in token_ids]
+        if pieces:
+            pieces[-1] += decoder.decode(b"", final=True)
+        return pieces
+
+
+def _sentencepiece_bytes(name: str) -> bytes:
+    if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
+        return bytes([int(name[3:5], 16)])
+    return name.replace("\u2581", " ").encode()

@@ -1,0 +1,246 @@
+"""What each page shows, typed. A page's ``.json`` twin is its context, dumped."""
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+Sort = Literal["index", "density", "max"]
+Order = Literal["asc", "desc"]
+Ranking = Literal["strength", "activation"]
+
+
+class Histogram(BaseModel):
+    """``counts[i]`` values lie in ``[edges[i], edges[i + 1])``; one edge more than counts."""
+
+    edges: list[float]
+    counts: list[int]
+
+
+class TokenLogit(BaseModel):
+    """A token of the vocabulary and the latent's direct effect on its logit, per unit of activation."""
+
+    token: str
+    token_id: int
+    logit: float
+
+
+class Neighbour(BaseModel):
+    """Another latent, by cosine of the decoder rows."""
+
+    index: int
+    cosine: float
+    label: str
+    url: str
+
+
+class Example(BaseModel):
+    """A window of a sequence. ``position`` indexes ``tokens``: ``activations[position] == activation``.
+
+    ``tokens`` are pieces of text, one per token; a character spread over several tokens stands at the last of
+    them. ``start`` is where the window begins in its sequence.
+    """
+
+    interval: str
+    rank: int
+    tokens: list[str]
+    token_ids: list[int]
+    activations: list[float]
+    position: int
+    activation: float
+    document: str
+    sequence: int
+    start: int
+
+
+class ExampleGroup(BaseModel):
+    """The examples of one interval; ``low`` and ``high`` bound |activation| (None for the top examples)."""
+
+    interval: str
+    title: str
+    low: float | None
+    high: float | None
+    contexts: int
+    examples: list[Example]
+
+
+class Metrics(BaseModel):
+    """Quality of the SAE over ``tokens`` positions of the harvest."""
+
+    fvu: float
+    explained_variance: float
+    cosine: float
+    norm_ratio: float
+    l0: float
+    tokens: int
+
+
+class Harvest(BaseModel):
+    """Where the numbers come from."""
+
+    corpus: str
+    corpus_sha256: str
+    tokens: int
+    sequences: int
+    documents: int
+    context: int
+    seconds: float
+    tokens_per_second: float
+    finished: str
+    subject_dtype: str
+
+
+class SAECard(BaseModel):
+    """An SAE in a list."""
+
+    slug: str
+    revision: str
+    subject: str
+    hook: str
+    architecture: str
+    d_in: int
+    n_latents: int
+    dead: int
+    metrics: Metrics
+    url: str
+
+
+class LatentRow(BaseModel):
+    """A latent in a table."""
+
+    index: int
+    label: str
+    label_source: str
+    density: float
+    max: float
+    min: float
+    url: str
+
+
+class LatentPage(BaseModel):
+    """A page of a keyset-paged table; ``next`` and ``previous`` are cursors."""
+
+    items: list[LatentRow]
+    next: str | None
+
+
+class LatentTable(BaseModel):
+    """The feature table with its state."""
+
+    sae: str
+    sort: Sort
+    order: Order
+    cursor: str | None
+    page: LatentPage
+
+
+class SAEPage(BaseModel):
+    """/saes/{sae} and its twin."""
+
+    sae: str
+    revision: str
+    subject: str
+    reads: list[str]
+    writes: list[str]
+    architecture: str
+    d_in: int
+    n_latents: int
+    extra: dict[str, int | float | str | bool]
+    weights_sha256: str
+    alive: int
+    dead: int
+    metrics: Metrics
+    harvest: Harvest
+    density_histogram: Histogram  # edges in log10(density), latents that never fire left out
+
+
+class FeaturePage(BaseModel):
+    """/saes/{sae}/features/{i} and its twin."""
+
+    sae: str
+    revision: str
+    index: int
+    n_latents: int
+    label: str
+    label_source: str
+    label_score: float | None
+    density: float
+    fired: int
+    counted: int
+    max: float
+    min: float
+    mean: float
+    std: float
+    decoder_norm: float
+    encoder_decoder_cosine: float
+    histogram: Histogram
+    promoted: list[TokenLogit]
+    suppressed: list[TokenLogit]
+    neighbours: list[Neighbour]
+    examples: list[Example]
+    subject: str
+    harvest: Harvest
+
+
+class HomePage(BaseModel):
+    """/ : every SAE, one feature to try, and what runs here."""
+
+    saes: list[SAECard]
+    featured: LatentRow | None
+    featured_example: Example | None
+    hardware: str
+
+
+class PromptToken(BaseModel):
+    """A token of a prompt. ``counted`` is false for BOS and other special tokens, where no latent is read."""
+
+    text: str
+    token_id: int
+    counted: bool
+
+
+class PromptLatent(BaseModel):
+    """A latent that fires on a prompt. ``activation`` is its strongest, at ``position``."""
+
+    index: int
+    label: str
+    activation: float
+    share: float
+    strength: float
+    position: int
+    density: float
+    promoted: list[str]
+    activations: list[tuple[int, float]]
+    url: str
+
+
+class InspectResult(BaseModel):
+    """A prompt read by the subject and one SAE. ``latents`` are the strongest over ``scope``."""
+
+    sae: str
+    revision: str
+    text: str
+    tokens: list[str]
+    prompt: list[PromptToken]
+    token: int | None
+    sort: Ranking
+    active: int
+    latents: list[PromptLatent]
+    milliseconds: float
+
+
+class InspectPage(BaseModel):
+    """/inspect and its twin; ``result`` is None until there is text."""
+
+    saes: list[SAECard]
+    sae: str | None
+    text: str
+    limit_tokens: int
+    result: InspectResult | None
+
+
+class ErrorPage(BaseModel):
+    """A refusal as a page."""
+
+    status: int
+    code: str
+    message: str
