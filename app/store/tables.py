@@ -1,0 +1,140 @@
+"""The tables, as SQLAlchemy sees them. migrations/ makes them; a test keeps the two in step.
+
+``sae`` has one row a harvest: (slug, revision). Its id is the LIST partition key of ``latent`` and ``example``.
+"""
+
+from sqlalchemy import (
+    REAL,
+    BigInteger,
+    Column,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    func,
+)
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
+
+metadata = MetaData()
+
+subject = Table(
+    "subject",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("path", Text, nullable=False),
+    Column("facts", JSONB, nullable=False),
+)
+
+corpus = Table(
+    "corpus",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("sha256", Text, nullable=False, unique=True),
+    Column("context", Integer, nullable=False),
+    Column("sequences", Integer, nullable=False),
+    Column("documents", Integer, nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+)
+
+sequence = Table(
+    "sequence",
+    metadata,
+    Column("corpus_id", ForeignKey("corpus.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("token_ids", ARRAY(Integer), nullable=False),
+    Column("document", Text, nullable=False),
+)
+
+sae = Table(
+    "sae",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("slug", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("subject_id", ForeignKey("subject.id"), nullable=False),
+    Column("reads", ARRAY(Text), nullable=False),
+    Column("writes", ARRAY(Text), nullable=False),
+    Column("architecture", Text, nullable=False),
+    Column("d_in", Integer, nullable=False),
+    Column("n_latents", Integer, nullable=False),
+    Column("signed", Integer, nullable=False),
+    Column("config", JSONB, nullable=False),
+    Column("path", Text, nullable=False),
+    Column("sha256", Text, nullable=False),
+    UniqueConstraint("slug", "revision"),
+)
+
+harvest = Table(
+    "harvest",
+    metadata,
+    Column("sae_id", ForeignKey("sae.id", ondelete="CASCADE"), primary_key=True),
+    Column("corpus_id", ForeignKey("corpus.id"), nullable=False),
+    Column("parameters", JSONB, nullable=False),
+    Column("metrics", JSONB, nullable=False),
+    Column("density_edges", ARRAY(REAL), nullable=False),
+    Column("density_counts", ARRAY(Integer), nullable=False),
+    Column("tokens", BigInteger, nullable=False),
+    Column("dead", Integer, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("finished", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
+latent = Table(
+    "latent",
+    metadata,
+    Column("sae_id", Integer, primary_key=True, autoincrement=False),
+    Column("index", Integer, primary_key=True, autoincrement=False),
+    Column("fired", BigInteger, nullable=False),
+    Column("density", REAL, nullable=False),
+    Column("mean", REAL, nullable=False),
+    Column("std", REAL, nullable=False),
+    Column("maximum", REAL, nullable=False),
+    Column("minimum", REAL, nullable=False),
+    Column("histogram_first", SmallInteger, nullable=False),
+    Column("histogram", ARRAY(Integer), nullable=False),
+    Column("histogram_negative", ARRAY(Integer), nullable=False),
+    Column("promoted_ids", ARRAY(Integer), nullable=False),
+    Column("promoted_logits", ARRAY(REAL), nullable=False),
+    Column("suppressed_ids", ARRAY(Integer), nullable=False),
+    Column("suppressed_logits", ARRAY(REAL), nullable=False),
+    Column("neighbour_ids", ARRAY(Integer), nullable=False),
+    Column("neighbour_cosines", ARRAY(REAL), nullable=False),
+    Column("decoder_norm", REAL, nullable=False),
+    Column("encoder_decoder_cosine", REAL, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("label_source", Text, nullable=False),
+    Column("label_score", REAL),
+    Index("latent_by_density", "sae_id", "density", "index"),
+    Index("latent_by_maximum", "sae_id", "maximum", "index"),
+    postgresql_partition_by="LIST (sae_id)",
+)
+
+example = Table(
+    "example",
+    metadata,
+    Column("sae_id", Integer, primary_key=True, autoincrement=False),
+    Column("latent", Integer, primary_key=True, autoincrement=False),
+    Column("sign", SmallInteger, primary_key=True, autoincrement=False),
+    Column("interval", SmallInteger, primary_key=True, autoincrement=False),
+    Column("rank", SmallInteger, primary_key=True, autoincrement=False),
+    Column("sequence_id", Integer, nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("activation", REAL, nullable=False),
+    Column("offsets", ARRAY(SmallInteger), nullable=False),
+    Column("shares", LargeBinary, nullable=False),
+    postgresql_partition_by="LIST (sae_id)",
+)
+
+PARTITIONED = (latent, example)
+
+TOP = 10  # the interval code of top contexts; 0 to 9 are the tenths of the activation range
