@@ -1,0 +1,129 @@
+"""The pass over a corpus: forward to the hook, encode, accumulate; checkpointed, so a killed one carries on."""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from app.corpus.sequences import Sequence
+from app.errors import BadRequest, DiskFull
+from app.harvest.batches import assemble, counted, groups, pad
+from app.harvest.harvester import Harvester
+from app.sae.base import SAE
+from app.subject.hooks import HookPoint, read_activations
+from app.subject.load import Subject
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """What decides a harvest's result besides subject, SAE and corpus; part of the revision.
+
+    width is the window of tokens stored with an example; FVU and L0 are measured on every
+    ``reconstruct_every``-th batch.
+    """
+
+    top: int = 20
+    per_interval: int = 3
+    width: int = 64
+    neighbours: int = 10
+    promoted: int = 10
+    reconstruct_every: int = 8
+    batch_tokens: int = 8192
+    seed: int = 0
+    version: int = 1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """tokens counts what the subject has read, padding left out; resumed is what an earlier run had done."""
+
+    tokens: int
+    total: int
+    resumed: int
+    seconds: float
+
+
+def harvest(
+    subject: Subject,
+    sae: SAE,
+    sequences: list[Sequence],
+    parameters: Parameters,
+    *,
+    checkpoint: Path | None = None,
+    checkpoint_every: int = 16,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> tuple[Harvester, float]:
+    """Run or finish the pass; returns the accumulators and the seconds spent, earlier runs' included.
+
+    ``checkpoint`` is a file for this very harvest (name it by revision): it is written every
+    ``checkpoint_every`` batches by atomic rename and continued from if it is there.
+
+    Raises:
+        BadRequest: the SAE does not fit the subject's activations.
+        DiskFull: a checkpoint could not be written.
+    """
+    hook = HookPoint.parse(sae.config.reads[0])
+    harvester = Harvester(
+        sae,
+        top=parameters.top,
+        per_interval=parameters.per_interval,
+        width=parameters.width,
+        reconstruct_every=parameters.reconstruct_every,
+        seed=parameters.seed,
+        device=subject.device,
+    )
+    special = torch.tensor(subject.special_ids, device=subject.device)
+    batches = groups(sequences, parameters.batch_tokens)
+    total = sum(len(s.token_ids) for s in sequences)
+    spent = _restore(harvester, checkpoint)
+    done = sum(len(s.token_ids) for _, batch in batches[: harvester.batches] for s in batch)
+    resumed, started = done, time.perf_counter()
+    for number in range(harvester.batches, len(batches)):
+        first, rows = batches[number]
+        padded = pad(rows, subject.device)
+        acts = read_activations(subject.model, padded.token_ids, [hook], padded.attention)[hook]
+        mask = counted(padded, special)
+        x = acts[mask]
+        if x.shape[1] != sae.config.d_in:
+            raise BadRequest(
+                f"The SAE reads {sae.config.d_in} dimensions but {hook} of {subject.name} has {x.shape[1]}.",
+                d_in=sae.config.d_in,
+                found=x.shape[1],
+            )
+        harvester.update(assemble(sae.encode(x), first, padded, mask), x)
+        done += sum(len(s.token_ids) for s in rows)
+        seconds = time.perf_counter() - started
+        if checkpoint is not None and harvester.batches % checkpoint_every == 0:
+            _save(harvester, checkpoint, spent + seconds)
+        on_progress(Progress(done, total, resumed, seconds))
+    return harvester, spent + time.perf_counter() - started
+
+
+def _save(harvester: Harvester, path: Path, seconds: float) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial.open("wb") as file:
+            torch.save({"state": harvester.state_dict(), "seconds": seconds}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.rename(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        raise DiskFull(f"The harvest's checkpoint {path} could not be written: {error}.", path=str(path)) from error
+
+
+def _restore(harvester: Harvester, path: Path | None) -> float:
+    if path is None or not path.is_file():
+        return 0.0
+    saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=harvester.stats.count.device)
+    harvester.load_state_dict(saved["state"])
+    return float(saved["seconds"])
+
+
+def parameters_json(parameters: Parameters) -> dict[str, Any]:
+    return asdict(parameters)
