@@ -140,3 +140,15 @@ def load_subject(path: Path, name: str, dtype: str = "auto", device: str = "auto
         ) from error
     model.eval().requires_grad_(False).to(where)
     return Subject(name=name, path=path, model=model, tokenizer=tokenizer, device=where, dtype=kind)
+
+
+def load_vocabulary(path: Path) -> Vocabulary:
+    """The tokens of the subject in ``path``, without its weights."""
+    from transformers import AutoTokenizer
+
+    try:
+        return Vocabulary.of(AutoTokenizer.from_pretrained(path, local_files_only=True))
+    except (OSError, ValueError, KeyError) as error:
+        raise SubjectUnavailable(
+            f"The tokenizer at {path} could not be loaded: {str(error).splitlines()[0]}", path=str(path)
+        ) from error

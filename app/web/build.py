@@ -1,0 +1,176 @@
+"""Database rows to page contexts."""
+
+import numpy as np
+
+from app import urls
+from app.errors import LatentOutOfRange
+from app.store.queries import ExampleRecord, LatentRecord, LatentSummary, SAERecord
+from app.store.tables import TOP
+from app.subject.tokens import Vocabulary
+from app.web import contexts as c
+
+BINS_PER_OCTAVE, LOWEST_OCTAVE = 8, -12
+
+
+def metrics(sae: SAERecord) -> c.Metrics:
+    return c.Metrics(**sae.metrics)
+
+
+def harvest(sae: SAERecord) -> c.Harvest:
+    return c.Harvest(
+        corpus=sae.corpus,
+        corpus_sha256=sae.corpus_sha256,
+        tokens=sae.tokens,
+        sequences=sae.corpus_sequences,
+        documents=sae.corpus_documents,
+        context=sae.corpus_context,
+        seconds=round(sae.seconds, 2),
+        tokens_per_second=round(sae.tokens / max(sae.seconds, 1e-9), 1),
+        finished=sae.finished.isoformat(timespec="seconds"),
+        subject_dtype=str(sae.parameters["dtype"]),
+    )
+
+
+def card(sae: SAERecord) -> c.SAECard:
+    return c.SAECard(
+        slug=sae.slug,
+        revision=sae.revision,
+        subject=sae.subject,
+        hook=", ".join(sae.reads),
+        architecture=sae.architecture,
+        d_in=sae.d_in,
+        n_latents=sae.n_latents,
+        dead=sae.dead,
+        metrics=metrics(sae),
+        url=urls.sae(sae.slug),
+    )
+
+
+def sae_page(sae: SAERecord) -> c.SAEPage:
+    return c.SAEPage(
+        sae=sae.slug,
+        revision=sae.revision,
+        subject=sae.subject,
+        reads=sae.reads,
+        writes=sae.writes,
+        architecture=sae.architecture,
+        d_in=sae.d_in,
+        n_latents=sae.n_latents,
+        extra={k: v for k, v in sae.config.items() if isinstance(v, int | float | str)},
+        weights_sha256=sae.sha256,
+        alive=sae.n_latents - sae.dead,
+        dead=sae.dead,
+        metrics=metrics(sae),
+        harvest=harvest(sae),
+        density_histogram=c.Histogram(edges=sae.density_edges, counts=sae.density_counts),
+    )
+
+
+def row(sae: SAERecord, latent: LatentSummary) -> c.LatentRow:
+    return c.LatentRow(
+        index=latent.index,
+        label=latent.label,
+        label_source=latent.label_source,
+        density=latent.density,
+        max=latent.maximum,
+        min=latent.minimum,
+        url=urls.feature(sae.slug, latent.index),
+    )
+
+
+def out_of_range(sae: SAERecord, index: int) -> LatentOutOfRange:
+    return LatentOutOfRange(
+        f"{sae.slug} has no feature {index}; its features are 0 to {sae.n_latents - 1}.",
+        index=index,
+        first=0,
+        last=sae.n_latents - 1,
+    )
+
+
+def histogram(latent: LatentRecord) -> c.Histogram:
+    """Bins of equal ratio over |activation|; for a signed latent the negative ones come first, edges falling to
+    the most negative."""
+    edges = 2.0 ** (
+        (np.arange(len(latent.histogram) + 1) + latent.histogram_first) / BINS_PER_OCTAVE + LOWEST_OCTAVE
+    )
+    if not sum(latent.histogram_negative):
+        return c.Histogram(edges=edges.tolist() if latent.histogram else [0.0, 1.0], counts=latent.histogram or [0])
+    both = [*(-edges[::-1]).tolist(), *edges.tolist()]
+    return c.Histogram(edges=both, counts=[*latent.histogram_negative[::-1], 0, *latent.histogram])
+
+
+def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
+    return c.Example(
+        interval="top" if record.interval == TOP else str(record.interval),
+        rank=record.rank,
+        tokens=vocabulary.pieces(record.token_ids),
+        token_ids=record.token_ids,
+        activations=[round(float(a), 6) for a in record.activations],
+        position=record.position - record.start,
+        activation=float(record.activations[record.position - record.start]),
+        document=record.document,
+        sequence=record.sequence_id,
+        start=record.start,
+    )
+
+
+def token_logits(ids: list[int], logits: list[float], vocabulary: Vocabulary) -> list[c.TokenLogit]:
+    return [c.TokenLogit(token=vocabulary.text(i), token_id=i, logit=x) for i, x in zip(ids, logits, strict=True)]
+
+
+def feature_page(
+    sae: SAERecord,
+    latent: LatentRecord,
+    examples: list[ExampleRecord],
+    neighbours: dict[int, LatentSummary],
+    vocabulary: Vocabulary,
+) -> c.FeaturePage:
+    return c.FeaturePage(
+        sae=sae.slug,
+        revision=sae.revision,
+        index=latent.index,
+        n_latents=sae.n_latents,
+        label=latent.label,
+        label_source=latent.label_source,
+        label_score=latent.label_score,
+        density=latent.density,
+        fired=latent.fired,
+        counted=sae.tokens,
+        max=latent.maximum,
+        min=latent.minimum,
+        mean=latent.mean,
+        std=latent.std,
+        decoder_norm=latent.decoder_norm,
+        encoder_decoder_cosine=latent.encoder_decoder_cosine,
+        histogram=histogram(latent),
+        promoted=token_logits(latent.promoted_ids, latent.promoted_logits, vocabulary),
+        suppressed=token_logits(latent.suppressed_ids, latent.suppressed_logits, vocabulary),
+        neighbours=[
+            c.Neighbour(index=i, cosine=x, label=neighbours[i].label, url=urls.feature(sae.slug, i))
+            for i, x in zip(latent.neighbour_ids, latent.neighbour_cosines, strict=True)
+        ],
+        examples=[example(record, vocabulary) for record in examples],
+        subject=sae.subject,
+        harvest=harvest(sae),
+    )
+
+
+def groups(page: c.FeaturePage) -> list[c.ExampleGroup]:
+    """Top first, then the tenths of the activation range from the strongest down."""
+    peak = max(abs(page.max), abs(page.min))
+    out = []
+    for name in ["top", *map(str, range(9, -1, -1))]:
+        mine = [e for e in page.examples if e.interval == name]
+        if not mine:
+            continue
+        if name == "top":
+            out.append(c.ExampleGroup(interval="top", title="Top activations", low=None, high=None,
+                                      contexts=len(mine), examples=mine))  # fmt: skip
+            continue
+        tenth = int(name)
+        low, high = peak * tenth / 10, peak * (tenth + 1) / 10
+        title = f"{10 * tenth} to {10 * (tenth + 1)}% of the maximum"
+        out.append(
+            c.ExampleGroup(interval=name, title=title, low=low, high=high, contexts=len(mine), examples=mine)
+        )
+    return out

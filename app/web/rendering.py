@@ -1,0 +1,96 @@
+"""Jinja environment, number formats and token heat maps."""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2_fragments import render_block as _render_block
+
+from app import __version__, urls
+
+ROOT = Path(__file__).resolve().parents[2]
+LEVELS = 10
+
+
+class Span(NamedTuple):
+    """A piece of text in a heat map: CSS class, exact value, whether it is the peak."""
+
+    text: str
+    heat: str
+    value: float
+    peak: bool
+
+
+def heat_class(value: float, maximum: float) -> str:
+    """``a0``..``a10`` for activations up to ``maximum``, ``n1``..``n10`` for negative ones.
+
+    Log-like: level = 10 * log(1 + 9 share) / log 10, at least 1 for anything active, so that weak firing shows.
+    """
+    if value == 0 or maximum <= 0:
+        return "a0"
+    share = min(abs(value) / maximum, 1.0)
+    level = max(1, round(LEVELS * math.log10(1 + 9 * share)))
+    return f"{'n' if value < 0 else 'a'}{level}"
+
+
+def spans(tokens: Sequence[str], activations: Sequence[float], maximum: float, peak: int | None) -> list[Span]:
+    """Tokens as spans; tokens that hold only part of a character join the one that completes it, with the value
+    of largest magnitude."""
+    out: list[Span] = []
+    value, is_peak = 0.0, False
+    for place, (token, activation) in enumerate(zip(tokens, activations, strict=True)):
+        if abs(activation) > abs(value):
+            value = activation
+        is_peak = is_peak or place == peak
+        if token or place == len(tokens) - 1:
+            out.append(Span(visible(token), heat_class(value, maximum), value, is_peak))
+            value, is_peak = 0.0, False
+    return out
+
+
+def visible(token: str) -> str:
+    """Line breaks and tabs as glyphs, so that they take one place in a line."""
+    return token.replace("\r", "␍").replace("\n", "↵").replace("\t", "→")
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def sig(value: float) -> str:
+    """Three significant digits, without an exponent where that stays short."""
+    return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
+
+
+def thousands(value: int) -> str:
+    return f"{value:,}"
+
+
+@cache
+def static(path: str) -> str:
+    file = ROOT / "static" / path
+    version = hashlib.sha256(file.read_bytes()).hexdigest()[:12] if file.is_file() else "missing"
+    return urls.static(path, version)
+
+
+@cache
+def environment() -> Environment:
+    env = Environment(
+        loader=FileSystemLoader(ROOT / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    env.globals.update(urls=urls, static=static, version=__version__, spans=spans, visible=visible)
+    env.filters.update(percent=percent, sig=sig, thousands=thousands)
+    return env
+
+
+def render_page(name: str, **context: Any) -> str:
+    return environment().get_template(name).render(**context)
+
+
+def render_block(name: str, block: str, **context: Any) -> str:
+    return _render_block(environment(), name, block, **context)

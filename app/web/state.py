@@ -1,0 +1,45 @@
+"""What every request shares: settings, the database, the engine, vocabularies and scales."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.live.engine import Engine, Target
+from app.live.ranking import Scale
+from app.settings import Settings
+from app.store import tables as t
+from app.store.queries import SAERecord
+from app.subject.load import load_vocabulary
+from app.subject.tokens import Vocabulary
+
+
+@dataclass
+class State:
+    settings: Settings
+    database: AsyncEngine
+    engine: Engine
+    hardware: str
+    _vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
+    _scales: dict[int, Scale] = field(default_factory=dict)
+
+    async def vocabulary(self, sae: SAERecord) -> Vocabulary:
+        if sae.subject_path not in self._vocabularies:
+            self._vocabularies[sae.subject_path] = await asyncio.to_thread(load_vocabulary, Path(sae.subject_path))
+        return self._vocabularies[sae.subject_path]
+
+    async def scale(self, connection: AsyncConnection, sae: SAERecord) -> Scale:
+        """Every latent's max|a| and density, read once a revision."""
+        if sae.id not in self._scales:
+            c = t.latent.c
+            query = select(c.maximum, c.minimum, c.density).where(c.sae_id == sae.id).order_by(c.index)
+            rows = np.array([tuple(row) for row in await connection.execute(query)], dtype=np.float32)
+            self._scales[sae.id] = Scale(np.maximum(rows[:, 0], -rows[:, 1]), rows[:, 2])
+        return self._scales[sae.id]
+
+
+def target(sae: SAERecord) -> Target:
+    return Target(sae.revision, sae.subject, Path(sae.subject_path), Path(sae.path))

@@ -1,0 +1,14 @@
+// j and k go to the next and previous feature, r to a random one, / to the jump box.
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest("input, textarea, select")) return;
+  if (event.key === "/") {
+    const box = document.getElementById("jump") ?? document.getElementById("text");
+    if (box) {
+      event.preventDefault();
+      box.focus();
+    }
+    return;
+  }
+  if (["j", "k", "r"].includes(event.key)) document.querySelector(`[data-key="${event.key}"]`)?.click();
+});
