@@ -35,7 +35,7 @@ def prepare_subject(home: Path) -> Path:
 
 
 def demo_marker(home: Path, tokens: int) -> Path:
-    return home / "work" / f"demo-{tokens}.done"
+    return home / "work" / f"demo-{tokens}-v{Parameters().version}.done"
 
 
 def harvest_demo(
@@ -57,5 +57,5 @@ def harvest_demo(
         cut(documents(CORPUS, home / "packages"), subject.encode, bos_id=subject.bos_id, context=CONTEXT, tokens=tokens)
     )
     on_step("Harvesting")
-    job = Job(SLUG, SAE_FOLDER, f"{CORPUS} ({len(sequences)} sequences)", CONTEXT, parameters)
+    job = Job(SLUG, SAE_FOLDER, CORPUS, CONTEXT, parameters)
     return run_job(job, subject, sequences, engine, home, on_progress=on_progress)

@@ -130,7 +130,7 @@ def run_job(
                 int((harvester.stats.count == 0).sum()),
                 seconds,
             ),
-            latent_rows(harvester, sae, subject, job.parameters),
+            latent_rows(harvester, sae, subject, sequences, job.parameters),
             example_rows(harvester, sequences, job.parameters),
         )
         checkpoint.unlink(missing_ok=True)

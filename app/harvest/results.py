@@ -9,7 +9,7 @@ from torch import Tensor
 from app.corpus.sequences import Sequence
 from app.harvest.directions import decoder_neighbours, encoder_decoder_cosine, project
 from app.harvest.harvester import Harvester
-from app.harvest.labels import vocabulary_label
+from app.harvest.labels import peak_label, vocabulary_label
 from app.harvest.run import Parameters
 from app.harvest.samples import N_INTERVALS
 from app.harvest.stats import LatentStats
@@ -19,7 +19,9 @@ from app.store.tables import TOP
 from app.subject.load import Subject
 
 
-def latent_rows(harvester: Harvester, sae: SAE, subject: Subject, parameters: Parameters) -> LatentRows:
+def latent_rows(
+    harvester: Harvester, sae: SAE, subject: Subject, sequences: list[Sequence], parameters: Parameters
+) -> LatentRows:
     """The latent table's columns: statistics of the harvest, and what the weights say."""
     stats = harvester.stats
     vocabulary = subject.vocabulary
@@ -34,6 +36,7 @@ def latent_rows(harvester: Harvester, sae: SAE, subject: Subject, parameters: Pa
     W_enc: Tensor | None = getattr(sae, "W_enc", None)
     cosine = encoder_decoder_cosine(W_enc, sae.W_dec) if W_enc is not None else torch.full((len(ids),), np.nan)
     promoted_ids = projection.promoted_ids.tolist()
+    peaks = [peak_label([vocabulary.text(i) for i in row]) for row in _peak_tokens(harvester, sequences)]
     columns: dict[str, Any] = {
         "index": np.arange(sae.config.n_latents),
         "fired": _numpy(stats.count),
@@ -53,11 +56,25 @@ def latent_rows(harvester: Harvester, sae: SAE, subject: Subject, parameters: Pa
         "neighbour_cosines": cosines.tolist(),
         "decoder_norm": _numpy(sae.W_dec.norm(dim=1)),
         "encoder_decoder_cosine": _numpy(cosine),
-        "label": [vocabulary_label([vocabulary.text(i) for i in row]) for row in promoted_ids],
-        "label_source": ["vocab-projection"] * sae.config.n_latents,
+        "label": [
+            peak or vocabulary_label([vocabulary.text(i) for i in row])
+            for peak, row in zip(peaks, promoted_ids, strict=True)
+        ],
+        "label_source": ["top-tokens" if peak else "vocab-projection" for peak in peaks],
         "label_score": [None] * sae.config.n_latents,
     }
     return LatentRows(columns)
+
+
+def _peak_tokens(harvester: Harvester, sequences: list[Sequence]) -> list[list[int]]:
+    """For each latent the token ids at which its top contexts (both signs) are strongest."""
+    peaks: list[list[int]] = [[] for _ in range(harvester.stats.n_latents)]
+    for table in harvester.top.values():
+        latent, slot = (table.magnitude > 0).nonzero(as_tuple=True)
+        found = (latent.tolist(), table.sequence[latent, slot].tolist(), table.place[latent, slot].tolist())
+        for index, sequence, place in zip(*found, strict=True):
+            peaks[index].append(int(sequences[sequence].token_ids[place]))
+    return peaks
 
 
 def _trimmed_histograms(stats: LatentStats) -> tuple[list[int], list[list[int]], list[list[int]]]:

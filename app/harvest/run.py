@@ -34,7 +34,7 @@ class Parameters:
     reconstruct_every: int = 8
     batch_tokens: int = 8192
     seed: int = 0
-    version: int = 1
+    version: int = 2
 
 
 @dataclass(frozen=True)

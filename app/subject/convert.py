@@ -1,5 +1,7 @@
 """One-time conversion of a GGUF file into a Hugging Face folder with bf16 safetensors."""
 
+import contextlib
+import io
 import shutil
 from pathlib import Path
 
@@ -24,9 +26,10 @@ def convert_gguf(gguf: Path, folder: Path) -> None:
     partial.mkdir(parents=True)
     try:
         tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-        model = AutoModelForCausalLM.from_pretrained(
-            gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **unpack
-        )
+        with contextlib.redirect_stderr(io.StringIO()):  # its progress bar knows no switch
+            model = AutoModelForCausalLM.from_pretrained(
+                gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16, **unpack
+            )
         tokenizer.save_pretrained(partial)
         model.save_pretrained(partial)
     except (OSError, ValueError, KeyError) as error:

@@ -1,0 +1,135 @@
+"""Shared pieces: a home with the embedded server, a tiny random Llama with the real tokenizer, a small harvest."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+
+from app.corpus.sequences import cut
+from app.corpus.sources import Document
+from app.demo.run import SUBJECT, prepare_subject
+from app.harvest.job import Job, run_job
+from app.harvest.run import Parameters
+from app.main import create_app
+from app.sae import saelens
+from app.sae.base import SAEConfig
+from app.sae.topk import TopK
+from app.settings import Settings
+from app.store.engine import database_url, sync_engine
+from app.store.migrate import migrate
+from app.subject.load import load_subject
+
+SLUG = "tiny-l0-topk-40"
+TEXT = [
+    Document("cats", "The cat sat on the mat. A cat likes the warm mat. Every cat sleeps a lot in the sun. " * 12),
+    Document("paris", "Paris is the capital of France. The river Seine runs through Paris to the sea. " * 12),
+    Document("emoji", "Party time 🎉🎉 with friends 😀 and שלום עולם and مرحبا بالعالم again and again. " * 12),
+]
+
+
+def public_folder() -> Path:
+    """A new folder that every user may enter: as root the database runs as another one."""
+    folder = Path(tempfile.mkdtemp(prefix="saescope-test-"))
+    folder.chmod(0o755)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cache():
+    """Packages and the real subject; kept between runs, like the cache a user has."""
+    default = "/var/cache" if hasattr(os, "geteuid") and os.geteuid() == 0 else str(Path.home() / ".cache")
+    folder = Path(os.environ.get("SAESCOPE_TEST_CACHE", default)) / "saescope-tests"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def real_folder(cache):
+    return prepare_subject(cache)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(real_folder):
+    """A 2-layer Llama of random weights under the real subject's tokenizer."""
+    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    folder = public_folder() / "tiny"
+    tokenizer = AutoTokenizer.from_pretrained(real_folder)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=2, bos_token_id=1, eos_token_id=2, tie_word_embeddings=True,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_folder):
+    return load_subject(tiny_folder, "tiny", dtype="float32", device="cpu")
+
+
+def random_sae(d=32, latents=40, k=4, hook="model.layers.0:out", seed=0):
+    g = torch.Generator().manual_seed(seed)
+    W_dec = torch.nn.functional.normalize(torch.randn(latents, d, generator=g), dim=1)
+    config = SAEConfig("topk", d, latents, (hook,), (hook,), "tiny", context=64)
+    return TopK(config, W_dec.T.contiguous(), torch.zeros(latents), W_dec, 0.01 * torch.randn(d, generator=g), k)
+
+
+@pytest.fixture
+def sae_folder(tmp_path):
+    saelens.write(tmp_path / "sae", random_sae(), matrices=torch.float32, metadata={})
+    return tmp_path / "sae"
+
+
+def edit_config(folder: Path, **changes):
+    path = folder / "cfg.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture(scope="session")
+def home():
+    return public_folder()
+
+
+@pytest.fixture(scope="session")
+def settings(home):
+    given = Settings(home=home, dtype="float32", device="cpu")
+    url = database_url(given)
+    return Settings(
+        home=home, dtype="float32", device="cpu", max_prompt_tokens=48, max_prompt_chars=2000,
+        database_url=url.render_as_string(hide_password=False),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def engine(settings):
+    engine = sync_engine(database_url(settings))
+    migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture(scope="session")
+def sequences(tiny):
+    return list(cut(TEXT, tiny.encode, bos_id=tiny.bos_id, context=64))
+
+
+@pytest.fixture(scope="session")
+def harvested(tiny, sequences, engine, home):
+    folder = public_folder() / "sae"
+    saelens.write(folder, random_sae(), matrices=torch.float32, metadata={})
+    parameters = Parameters(top=5, per_interval=2, width=16, neighbours=4, promoted=5, batch_tokens=512)
+    revision = run_job(Job(SLUG, folder, "test text", 64, parameters), tiny, sequences, engine, home)
+    return revision, parameters, folder
+
+
+@pytest.fixture(scope="session")
+def client(harvested, settings):
+    with TestClient(create_app(settings), raise_server_exceptions=True) as client:
+        yield client

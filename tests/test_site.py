@@ -1,0 +1,144 @@
+"""The site over HTTP on a real database and a real (tiny, random) transformer."""
+
+import pytest
+import torch
+
+from app.harvest.batches import counted, pad
+from app.subject.hooks import HookPoint, read_activations
+from tests.conftest import SLUG, random_sae
+
+BASE = f"/saes/{SLUG}"
+
+
+def dense_activations(tiny, sequences):
+    """[positions, latents] over all counted positions, one sequence at a time."""
+    sae, hook = random_sae(), HookPoint.parse("model.layers.0:out")
+    rows = []
+    for sequence in sequences:
+        padded = pad([sequence], torch.device("cpu"))
+        acts = read_activations(tiny.model, padded.token_ids, [hook], padded.attention)[hook]
+        rows.append(sae.encode(acts[counted(padded, torch.tensor(tiny.special_ids))]).dense(40))
+    return rows
+
+
+def test_feature_json_agrees_with_a_pass_over_the_text(client, tiny, sequences):
+    rows = dense_activations(tiny, sequences)
+    everything = torch.cat(rows)
+    for index in (0, 7, 39):
+        page = client.get(f"{BASE}/features/{index}.json").json()
+        column = everything[:, index]
+        assert page["fired"] == int((column != 0).sum())
+        assert page["density"] == pytest.approx(float((column != 0).float().mean()), rel=1e-5)
+        assert page["max"] == pytest.approx(float(column.max()), rel=1e-4)
+        assert sum(page["histogram"]["counts"]) == page["fired"]
+        top = [e for e in page["examples"] if e["interval"] == "top"]
+        assert [e["rank"] for e in top] == list(range(len(top)))
+        if top:
+            assert top[0]["activation"] == pytest.approx(float(column.max()), rel=1e-4)
+        for e in page["examples"]:
+            assert e["activations"][e["position"]] == pytest.approx(e["activation"], rel=1e-5)
+            assert len(e["tokens"]) == len(e["token_ids"]) == len(e["activations"])
+            place = e["start"] + e["position"] - 1  # BOS is not among the counted rows
+            assert float(rows[e["sequence"]][place, index]) == pytest.approx(e["activation"], rel=1e-3)
+            if e["interval"] != "top":
+                low = int(e["interval"]) / 10 * page["max"]
+                assert low * 0.999 <= e["activation"] <= (low + page["max"] / 10) * 1.001
+
+
+def test_pages_answer_and_name_their_feature(client):
+    assert SLUG in client.get("/").text
+    assert "Explained variance" in client.get(BASE).text
+    page = client.get(f"{BASE}/features/3")
+    assert page.status_code == 200
+    assert "Feature 3" in page.text
+    assert "script-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_sae_json_and_list(client):
+    page = client.get(f"{BASE}.json").json()
+    assert page["metrics"]["l0"] <= 4
+    assert 0 < page["metrics"]["fvu"]
+    assert [item["slug"] for item in client.get("/saes.json").json()["items"]] == [SLUG]
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+@pytest.mark.parametrize("sort", ["index", "density", "max"])
+def test_keyset_pages_cover_every_latent_once_in_order(client, sort, order):
+    cursor, seen = "", []
+    while cursor is not None:
+        page = client.get(f"{BASE}/features.json", params={"sort": sort, "order": order, "limit": 7, "cursor": cursor})
+        seen += page.json()["items"]
+        cursor = page.json()["next"]
+    assert sorted(item["index"] for item in seen) == list(range(40))
+    keys = [(item[sort], item["index"]) for item in seen]
+    assert keys == sorted(keys, reverse=order == "desc")
+
+
+def test_inspect_agrees_with_encoding_the_prompt(client, tiny):
+    text = "Paris 🎉 cat"
+    result = client.post("/api/inspect", json={"text": text, "sae": SLUG, "top": 40}).json()
+    ids = [tiny.bos_id, *tiny.encode(text)]
+    hook = HookPoint.parse("model.layers.0:out")
+    acts = read_activations(tiny.model, torch.tensor([ids]), [hook])[hook][0, 1:]
+    dense = random_sae().encode(acts).dense(40)
+    assert "".join(result["tokens"][1:]) == text
+    assert {latent["index"] for latent in result["latents"]} == set(dense.nonzero()[:, 1].tolist())
+    for latent in result["latents"]:
+        for place, value in latent["activations"]:
+            assert value == pytest.approx(float(dense[place - 1, latent["index"]]), rel=1e-4)
+        assert latent["activation"] == max(value for _, value in latent["activations"])
+    strengths = [latent["strength"] for latent in result["latents"]]
+    assert strengths == sorted(strengths, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "code", "says"),
+    [
+        (f"{BASE}/features/40", 404, "latent_out_of_range", "0 to 39"),
+        (f"{BASE}/features/-1", 404, "latent_out_of_range", "0 to 39"),
+        (f"{BASE}/features/x", 404, "latent_out_of_range", "no feature number"),
+        ("/saes/unknown", 404, "sae_unknown", SLUG),
+        ("/nowhere", 404, "not_found", "/nowhere"),
+        ("/inspect?text=%20", 422, "text_empty", "no text"),
+        ("/inspect?text=" + "word " * 60, 413, "text_too_long", "limit is 47"),
+        ("/inspect?text=" + "a" * 2001, 413, "text_too_long", "limit is 2,000"),
+        ("/inspect?text=hi&token=99", 422, "bad_request", "no token 99"),
+        (f"{BASE}?cursor=junk", 422, "bad_request", "junk"),
+        (f"{BASE}?sort=nonsense", 422, "bad_request", "sort"),
+        (f"{BASE}/jump?index=abc", 422, "bad_request", "abc"),
+    ],
+)
+def test_refusals_are_one_sentence_as_page_fragment_and_json(client, path, status, code, says):
+    page = client.get(path)
+    assert page.status_code == status
+    assert says in page.text.replace("&#39;", "'")
+    assert "Traceback" not in page.text
+    assert "<html" in page.text
+    fragment = client.get(path, headers={"hx-request": "true"})
+    assert fragment.status_code == status
+    assert "<html" not in fragment.text
+    first, _, query = path.partition("?")
+    if not first.endswith("jump"):
+        told = client.get(f"{first}.json?{query}" if first != BASE else f"{BASE}/features.json?{query}")
+        assert told.status_code == status
+        assert told.json()["code"] == code
+
+
+@pytest.mark.parametrize("text", ["a", "🎉", "שלום עולם", "مرحبا", "\n\t", "<script>alert(1)</script>"])
+def test_odd_texts_are_read_whole(client, text):
+    result = client.post("/api/inspect", json={"text": text or "a", "sae": SLUG})
+    if not text.strip():
+        assert result.json()["code"] == "text_empty"
+        return
+    assert "".join(result.json()["tokens"][1:]) == text
+    page = client.get("/inspect", params={"text": text})
+    assert page.status_code == 200
+    assert "<script>alert" not in page.text
+
+
+def test_a_prompt_asked_twice_runs_once(client):
+    engine = client.app.state.saescope.engine
+    client.post("/api/inspect", json={"text": "only once", "sae": SLUG})
+    forwards = engine.forwards
+    client.post("/api/inspect", json={"text": "only once", "sae": SLUG})
+    assert engine.forwards == forwards
