@@ -1,0 +1,104 @@
+"""The pass itself, the demo SAE, training and the schema."""
+
+import pytest
+import torch
+
+from app.corpus.sequences import cut
+from app.corpus.sources import Document
+from app.demo.run import CONTEXT, SAE_FOLDER, SUBJECT
+from app.harvest.job import read_sae
+from app.harvest.run import Parameters, harvest
+from app.store.embedded import closed_parent, start_embedded
+from app.subject.load import load_subject
+from app.train.run import Recipe, train
+from tests.conftest import public_folder, random_sae
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_killed_harvest_carries_on_to_the_same_end(tiny, sequences, tmp_path):
+    parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=128, reconstruct_every=2)
+    whole, _ = harvest(tiny, random_sae(), sequences, parameters)
+    file = tmp_path / "checkpoint.pt"
+
+    def kill(progress):
+        if progress.tokens > progress.total // 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_every=2, on_progress=kill)
+    assert file.is_file()
+    starts = []
+    again, _ = harvest(
+        tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_every=2,
+        on_progress=lambda p: starts.append(p.resumed),
+    )  # fmt: skip
+    assert starts[0] > 0
+    assert again.reconstruction.result() == whole.reconstruction.result()
+    assert torch.equal(again.stats.histogram, whole.stats.histogram)
+    for name in ("magnitude", "sequence", "place"):
+        assert torch.equal(getattr(again.top[1], name), getattr(whole.top[1], name))
+        assert torch.equal(getattr(again.samples[1], name), getattr(whole.samples[1], name))
+
+
+def test_the_bundled_sae_explains_the_real_subject(real_folder):
+    """Held-out prose: FVU as the demo states it, every token with its k active latents."""
+    subject = load_subject(real_folder, SUBJECT)
+    text = (
+        "The lighthouse was built in 1811 on a low reef off the coast of Scotland. Its light was visible from "
+        "thirty miles away, and three keepers lived in it for six weeks at a time. Storms often cut them off. "
+    )
+    sequences = list(
+        cut([Document("light", text)], subject.encode, bos_id=subject.bos_id, context=CONTEXT)
+    )
+    result, _ = harvest(subject, read_sae(SAE_FOLDER), sequences, Parameters(reconstruct_every=1))
+    metrics = result.reconstruction.result()
+    assert metrics["fvu"] < 0.3
+    assert metrics["l0"] == 32
+
+
+def test_training_lowers_fvu_resumes_and_is_reproducible(tiny, tmp_path):
+    words = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+    g = torch.Generator().manual_seed(0)
+    picks = [words[i] for i in torch.randint(0, 10, (3000,), generator=g).tolist()]
+    sequences = list(cut([Document("w", " ".join(picks))], tiny.encode, bos_id=1, context=64))
+    recipe = Recipe(
+        hook_point="model.layers.0:out", n_latents=64, k=8, epochs=6, batch=128, warmup=5, log_every=5,
+        checkpoint_every=10, lr=3e-3,
+    )  # fmt: skip
+    lines = []
+    first = train(tiny, sequences, recipe, tmp_path / "a", on_metrics=lines.append)
+    assert lines[-1].fvu < 0.5 * lines[0].fvu
+
+    def kill(metrics):
+        if metrics.step >= 25:
+            raise Killed
+
+    with pytest.raises(Killed):
+        train(tiny, sequences, recipe, tmp_path / "b", on_metrics=kill)
+    second = train(tiny, sequences, recipe, tmp_path / "b")
+    assert torch.equal(first.W_dec, second.W_dec)
+    assert torch.equal(first.b_dec, second.b_dec)
+    torch.testing.assert_close(first.W_dec.norm(dim=1), torch.ones(64))
+    assert not (tmp_path / "b" / "work").exists()
+
+
+def test_migrations_make_the_tables_that_queries_expect(engine):
+    from sqlalchemy import inspect
+
+    from app.store.tables import metadata
+
+    found = inspect(engine)
+    for table in metadata.tables.values():
+        columns = {c["name"]: c["nullable"] for c in found.get_columns(table.name)}
+        assert columns == {c.name: c.nullable for c in table.columns}
+
+
+def test_the_database_opens_no_folder_to_others():
+    home = public_folder()
+    before = {parent: parent.stat().st_mode for parent in home.parents}
+    start_embedded(home)
+    assert {parent: parent.stat().st_mode for parent in home.parents} == before
+    assert closed_parent(home / "postgres") is None
