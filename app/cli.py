@@ -100,7 +100,12 @@ def harvest(
     try:
         parameters = Parameters(batch_tokens=settings.batch_tokens)
         revision = run_job(
-            Job(name, sae, corpus, context, parameters), subject, sequences, engine, settings.home, on_progress=bar
+            Job(name, sae, corpus, context, parameters),
+            subject,
+            sequences,
+            engine,
+            settings.home,
+            on_progress=bar,
         )
     finally:
         finish()
@@ -188,7 +193,12 @@ def progress_bar() -> "tuple[Callable[[Progress], None], Callable[[], None]]":
         return line, lambda: None
     from rich.console import Console
 
-    columns = [TextColumn("{task.fields[done]}"), BarColumn(), TextColumn("{task.fields[speed]}"), TimeRemainingColumn()]
+    columns = [
+        TextColumn("{task.fields[done]}"),
+        BarColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    ]
     bar = Progress(*columns, console=Console(stderr=True))
     task = bar.add_task("harvest", total=None, done="", speed="")
 

@@ -39,7 +39,9 @@ class Settings(BaseSettings):
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where tensors live")
     max_prompt_tokens: int = Field(default=1024, ge=2, description="Longest text /inspect takes, in tokens")
     max_prompt_chars: int = Field(
-        default=20_000, ge=1, description="Longest text /inspect takes, in characters, checked before tokenising"
+        default=20_000,
+        ge=1,
+        description="Longest text /inspect takes, in characters, checked before tokenising",
     )
     batch_tokens: int = Field(default=8192, ge=16, description="Tokens in one harvest or inspection batch")
     log_level: Literal["debug", "info", "warning", "error"] = Field(

@@ -9,7 +9,7 @@ SAE = "/saes/smollm2-135m-l9-topk-4096"
 PAGES = {
     "feature": f"{SAE}/features/7",
     "sae": SAE,
-    "inspect": "/inspect?text=The+Eiffel+Tower+stands+in+Paris%2C+the+capital+of+France.&token=6",
+    "inspect": "/inspect?text=The+Eiffel+Tower+stands+in+Paris%2C+the+capital+of+France.&token=7",
 }
 
 

@@ -11,7 +11,7 @@ from fastapi.testclient import TestClient
 
 from app.corpus.sequences import cut
 from app.corpus.sources import Document
-from app.demo.run import SUBJECT, prepare_subject
+from app.demo.run import prepare_subject
 from app.harvest.job import Job, run_job
 from app.harvest.run import Parameters
 from app.main import create_app

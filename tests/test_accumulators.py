@@ -84,7 +84,12 @@ def read_top(table, latent):
         if table.magnitude[latent, slot] > 0:
             relative = table.pool.rows(table.window[latent, slot]).tolist()
             rows.append(
-                (float(table.magnitude[latent, slot]), int(table.sequence[latent, slot]), int(table.place[latent, slot]), relative)
+                (
+                    float(table.magnitude[latent, slot]),
+                    int(table.sequence[latent, slot]),
+                    int(table.place[latent, slot]),
+                    relative,
+                )
             )
     return rows
 
@@ -98,9 +103,7 @@ def test_top_contexts_equal_a_brute_force_pass(seed, signed):
         for batch in batches:
             table.update(batch, find_peaks(batch, 5, sign))
         for latent in range(5):
-            wanted = [
-                (c[0], c[1], c[2], c[4]) for c in brute_top(brute_contexts(dense, texts, latent, sign, 6), 4)
-            ]
+            wanted = [(c[0], c[1], c[2], c[4]) for c in brute_top(brute_contexts(dense, texts, latent, sign, 6), 4)]
             assert read_top(table, latent) == wanted
 
 
@@ -267,7 +270,10 @@ def tiny_sae(latents=5, d=7):
 @pytest.mark.parametrize("cut", [1, 3, 7])
 def test_a_harvester_restored_from_its_state_ends_the_same(cut):
     batches, _, _ = random_batches(5, sequences=60)
-    x = [torch.randn(batch.acts.n_positions, 7, generator=torch.Generator().manual_seed(i)) for i, batch in enumerate(batches)]
+    x = [
+        torch.randn(batch.acts.n_positions, 7, generator=torch.Generator().manual_seed(i))
+        for i, batch in enumerate(batches)
+    ]
 
     def fresh():
         return Harvester(tiny_sae(), top=4, per_interval=2, width=6, reconstruct_every=2)

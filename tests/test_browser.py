@@ -46,7 +46,10 @@ def page(browser, site):
     context = browser.new_context(base_url=site)
     page = context.new_page()
     troubles = []
-    page.on("console", lambda message: troubles.append(message.text) if message.type in ("error", "warning") else None)
+    page.on(
+        "console",
+        lambda message: troubles.append(message.text) if message.type in ("error", "warning") else None,
+    )
     page.on("pageerror", lambda error: troubles.append(str(error)))
     page.on("request", lambda r: None if r.url.startswith((site, "data:")) else troubles.append(r.url))
     yield page

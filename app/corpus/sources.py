@@ -65,7 +65,9 @@ def _jsonl(path: Path) -> Iterator[Document]:
                 text = row["text"]
             except (json.JSONDecodeError, KeyError, TypeError):
                 raise CorpusUnavailable(
-                    f"Line {number} of {path} is not a JSON object with a 'text'.", path=str(path), line=number
+                    f"Line {number} of {path} is not a JSON object with a 'text'.",
+                    path=str(path),
+                    line=number,
                 ) from None
             yield Document(str(row.get("id", number)), str(text))
 
@@ -115,9 +117,16 @@ def strip_markup(wikitext: str) -> str:
 
     wikitext = re.sub(r"<(ref|gallery|math|timeline)\b[^>/]*>.*?</\1>", "", wikitext, flags=re.DOTALL | re.IGNORECASE)
     wikitext = re.sub(r"<ref\b[^>]*/>", "", wikitext, flags=re.IGNORECASE)
-    wikitext = re.sub(r"\{\{\s*(?:lang|transl|transliteration)\s*\|[^{}]*\|([^{}|]*)\}\}", r"\1", wikitext, flags=re.IGNORECASE)
+    wikitext = re.sub(
+        r"\{\{\s*(?:lang|transl|transliteration)\s*\|[^{}]*\|([^{}|]*)\}\}",
+        r"\1",
+        wikitext,
+        flags=re.IGNORECASE,
+    )
     wikitext = re.sub(r"\{\{\s*lang-[\w-]+\s*\|([^{}|]*)[^{}]*\}\}", r"\1", wikitext, flags=re.IGNORECASE)
-    wikitext = re.sub(r"\{\{\s*(?:convert|cvt)\s*\|([\d.,]+)\|([^{}|]+)[^{}]*\}\}", r"\1 \2", wikitext, flags=re.IGNORECASE)
+    wikitext = re.sub(
+        r"\{\{\s*(?:convert|cvt)\s*\|([\d.,]+)\|([^{}|]+)[^{}]*\}\}", r"\1 \2", wikitext, flags=re.IGNORECASE
+    )
     code = mwparserfromhell.parse(wikitext)
     for tag in code.filter_tags(recursive=False, matches=lambda node: str(node.tag).lower() == "table"):
         code.remove(tag)

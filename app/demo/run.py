@@ -54,7 +54,13 @@ def harvest_demo(
     subject: Subject = load_subject(prepare_subject(home), SUBJECT, dtype, device)
     on_step("Reading the corpus (Wikipedia articles)")
     sequences = list(
-        cut(documents(CORPUS, home / "packages"), subject.encode, bos_id=subject.bos_id, context=CONTEXT, tokens=tokens)
+        cut(
+            documents(CORPUS, home / "packages"),
+            subject.encode,
+            bos_id=subject.bos_id,
+            context=CONTEXT,
+            tokens=tokens,
+        )
     )
     on_step("Harvesting")
     job = Job(SLUG, SAE_FOLDER, CORPUS, CONTEXT, parameters)

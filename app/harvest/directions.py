@@ -23,7 +23,7 @@ def project(W_dec: Tensor, unembedding: Tensor, k: int, chunk: int = 256) -> Pro
     unembedding beyond the tokenizer are the caller's to cut.
     """
     parts = []
-    for rows in W_dec.float().split(chunk):
+    for rows in torch.split(W_dec.float(), chunk):
         logits = rows @ unembedding
         logits -= logits.mean(1, keepdim=True)
         high = logits.topk(k, dim=1)

@@ -12,9 +12,7 @@ def occurrence(group: Tensor) -> Tensor:
     return number - number[starts][starts.long().cumsum(0) - 1]
 
 
-def spread(
-    old: Tensor, group: Tensor, slot: Tensor, new: Tensor, width: int, fill: float | int
-) -> Tensor:
+def spread(old: Tensor, group: Tensor, slot: Tensor, new: Tensor, width: int, fill: float | int) -> Tensor:
     """``old`` [groups, k] widened to [groups, width] with ``new`` [entries] at (group, slot)."""
     table = torch.full((len(old), width), fill, dtype=old.dtype, device=old.device)
     table[:, : old.shape[1]] = old

@@ -40,9 +40,7 @@ class Harvester:
         self.signs = (1, -1) if sae.config.signed else (1,)
         # An interval keeps twice what is shown, so that one that just lost some to growth still has enough.
         self.top = {sign: TopContexts(n, top, self.pool, device) for sign in self.signs}
-        self.samples = {
-            sign: IntervalSamples(n, 2 * per_interval, self.pool, seed, device) for sign in self.signs
-        }
+        self.samples = {sign: IntervalSamples(n, 2 * per_interval, self.pool, seed, device) for sign in self.signs}
 
     def update(self, batch: Batch, x: Tensor) -> None:
         """x: [counted positions, d_in], the activations that ``batch.acts`` encodes."""

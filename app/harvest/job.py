@@ -44,14 +44,20 @@ def read_sae(folder: Path) -> SAE:
 def default_slug(sae: SAE) -> str:
     """``{subject}-l{layer}-{architecture}-{n_latents}``."""
     layer = re.search(r"\.(\d+)(?:\.|:|$)", sae.config.reads[0])
-    parts = [sae.config.subject, f"l{layer[1]}" if layer else None, sae.config.architecture, str(sae.config.n_latents)]
+    parts = [
+        sae.config.subject,
+        f"l{layer[1]}" if layer else None,
+        sae.config.architecture,
+        str(sae.config.n_latents),
+    ]
     return re.sub(r"[^a-z0-9]+", "-", "-".join(p for p in parts if p).lower()).strip("-")
 
 
 def check_slug(slug: str) -> str:
     if not re.fullmatch(r"[a-z0-9]+(?:[-.][a-z0-9]+)*", slug) or slug.endswith(".json"):
         raise BadRequest(
-            f"{slug!r} cannot name an SAE; use lower-case letters and digits, separated by '-' or '.'.", slug=slug
+            f"{slug!r} cannot name an SAE; use lower-case letters and digits, separated by '-' or '.'.",
+            slug=slug,
         )
     return slug
 

@@ -149,8 +149,8 @@ class Engine:
         """The next request that reads well; the others are answered here. None: stop, or nothing in time."""
         while True:
             if self._held is not None:
-                request, self._held = self._held, None
-                return request
+                held, self._held = self._held, None
+                return held
             try:
                 request = self._queue.get(timeout=timeout)
             except queue.Empty:

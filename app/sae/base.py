@@ -31,8 +31,13 @@ class SAEConfig:
 class SAE(Protocol):
     """Encoders and decoders on torch; ``encode`` leaves no state behind for ``decode``."""
 
-    config: SAEConfig
-    W_dec: Tensor  # [n_latents, d_out] fp32
+    @property
+    def config(self) -> SAEConfig: ...
+
+    @property
+    def W_dec(self) -> Tensor:
+        """[n_latents, d_out] fp32."""
+        ...
 
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, d_in] of any float dtype -> the active latents of each position."""

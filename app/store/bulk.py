@@ -103,9 +103,7 @@ def harvest_lock(engine: Engine, slug: str) -> Iterator[None]:
     with explained(), engine.connect() as connection:
         key = text("SELECT pg_try_advisory_lock(hashtextextended(:slug, 7))")
         if not connection.execute(key, {"slug": f"harvest {slug}"}).scalar():
-            raise HarvestRunning(
-                f"A harvest of {slug!r} is already running; wait for it or stop it first.", sae=slug
-            )
+            raise HarvestRunning(f"A harvest of {slug!r} is already running; wait for it or stop it first.", sae=slug)
         connection.commit()
         try:
             yield
@@ -135,9 +133,9 @@ def save_harvest(
         _drop_revision(connection, sae.slug, sae.revision)
         sae_id = int(
             connection.execute(
-                insert(t.sae).values(
-                    subject_id=subject_id, **{**vars(sae), "signed": int(sae.signed)}
-                ).returning(t.sae.c.id)
+                insert(t.sae)
+                .values(subject_id=subject_id, **{**vars(sae), "signed": int(sae.signed)})
+                .returning(t.sae.c.id)
             ).scalar_one()
         )
         connection.execute(insert(t.harvest).values(sae_id=sae_id, corpus_id=corpus_id, **vars(harvest)))
@@ -164,18 +162,14 @@ def _upsert_corpus(connection: Connection, corpus: CorpusRows) -> int:
     facts = {name: value for name, value in vars(corpus).items() if name != "sequences"}
     statement = insert(t.corpus).values(sequences=len(corpus.sequences), **facts)
     corpus_id = int(connection.execute(statement.returning(t.corpus.c.id)).scalar_one())
-    rows = (
-        (corpus_id, number, ids.tolist(), document) for number, (ids, document) in enumerate(corpus.sequences)
-    )
+    rows = ((corpus_id, number, ids.tolist(), document) for number, (ids, document) in enumerate(corpus.sequences))
     _copy(connection, sql.Identifier("sequence"), ["corpus_id", "id", "token_ids", "document"],
           ["int4", "int4", "int4[]", "text"], rows)  # fmt: skip
     return corpus_id
 
 
 def _drop_revision(connection: Connection, slug: str, revision: str) -> None:
-    old = connection.execute(
-        select(t.sae.c.id).where(t.sae.c.slug == slug, t.sae.c.revision == revision)
-    ).scalar()
+    old = connection.execute(select(t.sae.c.id).where(t.sae.c.slug == slug, t.sae.c.revision == revision)).scalar()
     if old is not None:
         for table in t.PARTITIONED:
             connection.execute(text(f"DROP TABLE IF EXISTS {table.name}_{int(old)}"))
@@ -202,7 +196,11 @@ def _as_list(column: Any) -> list[Any]:
 
 
 def _copy(
-    connection: Connection, table: sql.Identifier, names: list[str], types: list[str], rows: Iterable[tuple[Any, ...]]
+    connection: Connection,
+    table: sql.Identifier,
+    names: list[str],
+    types: list[str],
+    rows: Iterable[tuple[Any, ...]],
 ) -> None:
     raw: psycopg.Connection = connection.connection.driver_connection  # type: ignore[assignment]
     query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(

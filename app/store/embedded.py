@@ -27,7 +27,8 @@ def start_embedded(home: Path) -> str:
         home.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DatabaseUnavailable(
-            f"The data folder {home} cannot be made: {error.strerror}; choose another with --home.", home=str(home)
+            f"The data folder {home} cannot be made: {error.strerror}; choose another with --home.",
+            home=str(home),
         ) from error
     free = shutil.disk_usage(home).free
     if free < NEEDED_BYTES:

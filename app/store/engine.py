@@ -37,7 +37,12 @@ def sync_engine(url: URL) -> Engine:
 
 def async_engine(url: URL) -> AsyncEngine:
     return create_async_engine(
-        url, connect_args={"connect_timeout": 5}, pool_size=10, max_overflow=10, pool_timeout=5, pool_pre_ping=True
+        url,
+        connect_args={"connect_timeout": 5},
+        pool_size=10,
+        max_overflow=10,
+        pool_timeout=5,
+        pool_pre_ping=True,
     )
 
 

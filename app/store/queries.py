@@ -111,8 +111,7 @@ class ExampleRecord:
 
 
 _SUMMARY = [
-    t.latent.c[name]
-    for name in ("index", "label", "label_source", "density", "maximum", "minimum", "promoted_ids")
+    t.latent.c[name] for name in ("index", "label", "label_source", "density", "maximum", "minimum", "promoted_ids")
 ]
 
 
@@ -172,7 +171,8 @@ async def get_summaries(connection: AsyncConnection, sae_id: int, indices: list[
     if not indices:
         return {}
     wanted = select(*_SUMMARY).where(t.latent.c.sae_id == sae_id, t.latent.c.index.in_(indices))
-    return {row.index: LatentSummary(**row._mapping) for row in await connection.execute(wanted)}
+    found = [LatentSummary(**row._mapping) for row in await connection.execute(wanted)]
+    return {latent.index: latent for latent in found}
 
 
 async def get_examples(connection: AsyncConnection, sae: SAERecord, index: int) -> list[ExampleRecord]:

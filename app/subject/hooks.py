@@ -87,9 +87,7 @@ def read_activations(
         else:
             handles.append(
                 module.register_forward_pre_hook(
-                    lambda _m, args, kwargs, point=point: keep(
-                        point, args[0] if args else next(iter(kwargs.values()))
-                    ),
+                    lambda _m, args, kwargs, point=point: keep(point, args[0] if args else next(iter(kwargs.values()))),
                     with_kwargs=True,
                 )
             )

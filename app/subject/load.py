@@ -65,14 +65,14 @@ class Subject:
         projected out as the norm does.
         """
         model: Any = self.model
-        W_U = model.get_output_embeddings().weight.detach().float().T
+        W_U: Tensor = model.get_output_embeddings().weight.detach().float().T
         norm = _final_norm(model)
         if norm is None:
             return W_U
         gain = norm.weight.detach().float()
         if type(norm).__name__.startswith("Gemma"):
             gain = gain + 1  # Gemma's RMSNorm multiplies by (1 + weight)
-        folded = gain[:, None] * W_U
+        folded: Tensor = gain[:, None] * W_U
         if isinstance(norm, nn.LayerNorm):
             folded = folded - folded.mean(0, keepdim=True)
         return folded

@@ -31,12 +31,17 @@ class Vocabulary:
         for name, index in tokenizer.get_vocab().items():
             names[index] = name
         special = set(tokenizer.all_special_tokens)
-        if any(name.startswith("Ġ") for name in names):
-            alphabet = _byte_alphabet()
-            convert = lambda name: bytes(alphabet[c] for c in name) if all(c in alphabet for c in name) else name.encode()  # noqa: E731, E501
-        else:  # SentencePiece style: a low line stands for a space, <0xNN> for a raw byte
-            convert = _sentencepiece_bytes
-        return cls([name.encode() if name in special else convert(name) for name in names])
+        byte_level = any(name.startswith("Ġ") for name in names)
+        alphabet = _byte_alphabet() if byte_level else {}
+
+        def convert(name: str) -> bytes:
+            if name in special:
+                return name.encode()
+            if not byte_level:  # SentencePiece style: a low line stands for a space, <0xNN> for a raw byte
+                return _sentencepiece_bytes(name)
+            return bytes(alphabet[c] for c in name) if all(c in alphabet for c in name) else name.encode()
+
+        return cls([convert(name) for name in names])
 
     def __len__(self) -> int:
         return len(self.token_bytes)

@@ -35,7 +35,8 @@ class ActivationFile:
                 except OSError as error:
                     self._path.unlink(missing_ok=True)
                     raise DiskFull(
-                        f"Training needs {needed / 1e9:.1f} GB at {folder}: {error.strerror}.", path=str(folder)
+                        f"Training needs {needed / 1e9:.1f} GB at {folder}: {error.strerror}.",
+                        path=str(folder),
                     ) from error
         self.rows = np.memmap(self._path, dtype=np.int16, mode="r+", shape=(capacity, d))
 

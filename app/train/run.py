@@ -82,9 +82,7 @@ def train(
     hook = HookPoint.parse(recipe.hook_point)
     file, rows = gather(subject, hook, sequences, work, on_progress=on_gather)
     mean, scale = normalisation(file, rows)
-    trainer = TopKTrainer(
-        subject.d_model, recipe.n_latents, recipe.k, torch.Generator().manual_seed(recipe.seed)
-    )
+    trainer = TopKTrainer(subject.d_model, recipe.n_latents, recipe.k, torch.Generator().manual_seed(recipe.seed))
     _optimise(trainer, file, rows, mean, scale, recipe, work, on_metrics)
     folded = fold(trainer.parameters(), mean, scale)
     sae = TopK(
@@ -97,7 +95,10 @@ def train(
             subject=subject.name,
             context=recipe.context,
         ),
-        **folded,
+        W_enc=folded["W_enc"],
+        b_enc=folded["b_enc"],
+        W_dec=folded["W_dec"],
+        b_dec=folded["b_dec"],
         k=recipe.k,
     )
     saelens.write(out, sae, metadata={"training": asdict(recipe) | {"tokens": rows} | (notes or {})})
@@ -109,7 +110,12 @@ def train(
 
 
 def _identity(recipe: Recipe, sequences: list[Sequence], subject: Subject) -> str:
-    told = {"recipe": asdict(recipe), "text": corpus_hash(sequences), "subject": subject.name, "dtype": str(subject.dtype)}
+    told = {
+        "recipe": asdict(recipe),
+        "text": corpus_hash(sequences),
+        "subject": subject.name,
+        "dtype": str(subject.dtype),
+    }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
@@ -207,9 +213,7 @@ def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
     return min(up, down)
 
 
-def _checkpoint(
-    work: Path, trainer: TopKTrainer, optimiser: torch.optim.Adam, since_fired: Tensor, step: int
-) -> None:
+def _checkpoint(work: Path, trainer: TopKTrainer, optimiser: torch.optim.Adam, since_fired: Tensor, step: int) -> None:
     state = {
         "parameters": {name: p.detach() for name, p in trainer.parameters().items()},
         "optimiser": optimiser.state_dict(),

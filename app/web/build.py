@@ -90,9 +90,7 @@ def out_of_range(sae: SAERecord, index: int) -> LatentOutOfRange:
 def histogram(latent: LatentRecord) -> c.Histogram:
     """Bins of equal ratio over |activation|; for a signed latent the negative ones come first, edges falling to
     the most negative."""
-    edges = 2.0 ** (
-        (np.arange(len(latent.histogram) + 1) + latent.histogram_first) / BINS_PER_OCTAVE + LOWEST_OCTAVE
-    )
+    edges = 2.0 ** ((np.arange(len(latent.histogram) + 1) + latent.histogram_first) / BINS_PER_OCTAVE + LOWEST_OCTAVE)
     if not sum(latent.histogram_negative):
         return c.Histogram(edges=edges.tolist() if latent.histogram else [0.0, 1.0], counts=latent.histogram or [0])
     both = [*(-edges[::-1]).tolist(), *edges.tolist()]
@@ -170,7 +168,5 @@ def groups(page: c.FeaturePage) -> list[c.ExampleGroup]:
         tenth = int(name)
         low, high = peak * tenth / 10, peak * (tenth + 1) / 10
         title = f"{10 * tenth} to {10 * (tenth + 1)}% of the maximum"
-        out.append(
-            c.ExampleGroup(interval=name, title=title, low=low, high=high, contexts=len(mine), examples=mine)
-        )
+        out.append(c.ExampleGroup(interval=name, title=title, low=low, high=high, contexts=len(mine), examples=mine))
     return out

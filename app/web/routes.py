@@ -38,7 +38,12 @@ def json_of(page: BaseModel) -> Response:
 
 
 async def load_table(
-    connection: AsyncConnection, sae: q.SAERecord, sort: c.Sort, order: c.Order | None, cursor: str | None, limit: int
+    connection: AsyncConnection,
+    sae: q.SAERecord,
+    sort: c.Sort,
+    order: c.Order | None,
+    cursor: str | None,
+    limit: int,
 ) -> c.LatentTable:
     order = order or ("asc" if sort == "index" else "desc")
     rows, following = await q.page_latents(
@@ -96,7 +101,11 @@ async def features_json(
 
 @router.get("/saes/{slug}/features", response_class=HTMLResponse)
 async def features(
-    request: Request, slug: str, sort: c.Sort = "index", order: c.Order | None = None, cursor: str | None = None
+    request: Request,
+    slug: str,
+    sort: c.Sort = "index",
+    order: c.Order | None = None,
+    cursor: str | None = None,
 ) -> Response:
     async with state_of(request).database.connect() as db:
         table = await load_table(db, await q.get_sae(db, slug), sort, order, cursor, PAGE)
@@ -165,7 +174,11 @@ async def sae_json(request: Request, slug: str) -> Response:
 
 @router.get("/saes/{slug}", response_class=HTMLResponse)
 async def sae_page(
-    request: Request, slug: str, sort: c.Sort = "index", order: c.Order | None = None, cursor: str | None = None
+    request: Request,
+    slug: str,
+    sort: c.Sort = "index",
+    order: c.Order | None = None,
+    cursor: str | None = None,
 ) -> Response:
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
@@ -184,7 +197,13 @@ class InspectBody(BaseModel):
 
 
 async def run_inspect(
-    request: Request, db: AsyncConnection, sae: q.SAERecord, text: str, token: int | None, sort: c.Ranking, top: int
+    request: Request,
+    db: AsyncConnection,
+    sae: q.SAERecord,
+    text: str,
+    token: int | None,
+    sort: c.Ranking,
+    top: int,
 ) -> c.InspectResult:
     state = state_of(request)
     run = await state.engine.inspect(target(sae), text)
