@@ -5,6 +5,7 @@ import json
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,17 +71,19 @@ def main() -> None:
     prompt = "The lighthouse keeper wrote in his journal that the storm had finally passed over the sea. "
     with TestClient(create_app(settings)) as client:
         client.post("/api/inspect", json={"text": prompt})
-        pages = [seconds(lambda i=i: client.get(f"/saes/{SLUG}/features/{i * 37}")) for i in range(100)]
+        pages = [seconds(partial(client.get, f"/saes/{SLUG}/features/{i * 37}")) for i in range(100)]
         out["feature_page_ms_median"] = round(1000 * statistics.median(pages), 1)
         out["feature_page_ms_p95"] = round(1000 * sorted(pages)[94], 1)
         inspections, forwards = [], []
         for i in range(30):
             body = {"text": f"{i} {prompt * 4}"}
             ids = torch.tensor([[subject.bos_id, *subject.encode(body["text"])]], device=subject.device)
-            forwards.append(
-                seconds(lambda ids=ids: sae.encode(read_activations(subject.model, ids, [hook])[hook][0, 1:]))
-            )
-            inspections.append(seconds(lambda body=body: client.post("/api/inspect", json=body)))
+
+            def alone(ids: torch.Tensor) -> None:
+                sae.encode(read_activations(subject.model, ids, [hook])[hook][0, 1:])
+
+            forwards.append(seconds(partial(alone, ids)))
+            inspections.append(seconds(partial(client.post, "/api/inspect", json=body)))
         out["prompt_tokens"] = ids.shape[1]
         out["bare_ms"] = round(1000 * statistics.median(forwards), 1)
         out["inspect_ms"] = round(1000 * statistics.median(inspections), 1)
