@@ -142,3 +142,33 @@ def test_a_prompt_asked_twice_runs_once(client):
     forwards = engine.forwards
     client.post("/api/inspect", json={"text": "only once", "sae": SLUG})
     assert engine.forwards == forwards
+
+
+def test_settings_are_all_in_the_docs():
+    from app.settings import Settings
+    from app.web.rendering import ROOT
+
+    told = (ROOT / "docs" / "settings.md").read_text()
+    assert [name for name in Settings.model_fields if f"`SAESCOPE_{name.upper()}`" not in told] == []
+
+
+def test_a_database_that_does_not_answer_is_one_sentence_in_the_cli(monkeypatch, capsys):
+    from app import cli
+
+    monkeypatch.setenv("SAESCOPE_DATABASE_URL", "postgresql://nobody@127.0.0.1:9/none")
+    monkeypatch.setattr("sys.argv", ["saescope", "demo", "--no-serve"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert stop.value.code == 1
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert last.startswith("saescope: The database does not answer")
+
+
+def test_no_space_for_the_embedded_server_is_named(monkeypatch, tmp_path):
+    from app.errors import DiskFull
+    from app.store import embedded
+
+    monkeypatch.setattr(embedded, "NEEDED_BYTES", 2**62)
+    with pytest.raises(DiskFull, match="MiB are free"):
+        embedded.start_embedded(tmp_path)
+    assert not (tmp_path / "postgres").exists()

@@ -1,0 +1,52 @@
+"""Heat maps: classes, joined tokens, and the contrast of every level in both themes."""
+
+import re
+
+import pytest
+
+from app.subject.tokens import Vocabulary
+from app.web.rendering import ROOT, heat_class, spans
+
+
+def luminance(colour):
+    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def contrast(a, b):
+    light, dark = sorted((luminance(a), luminance(b)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", [0, 1, 2])
+def test_text_is_readable_at_every_level_in_both_themes(theme):
+    css = (ROOT / "static" / "site.css").read_text()
+    blocks = re.findall(r"color-scheme: (?:light|dark);([^}]*)", css)
+    colours = dict(re.findall(r"--([\w]+): (#[0-9a-f]{6})", blocks[theme]))
+    assert len([name for name in colours if re.fullmatch(r"[an]\d+", name)]) == 20
+    for name, colour in colours.items():
+        if re.fullmatch(r"[an]\d+|bg|panel", name):
+            assert contrast(colours["text"], colour) >= 4.5, name
+
+
+def test_classes_rise_with_the_activation_and_show_weak_firing():
+    levels = [int(heat_class(x / 100, 1.0)[1:]) for x in range(101)]
+    assert levels == sorted(levels)
+    assert (levels[0], levels[1], levels[100]) == (0, 1, 10)
+    assert heat_class(-1.0, 1.0) == "n10"
+    assert heat_class(5.0, 1.0) == "a10"
+
+
+def test_a_character_of_several_tokens_is_one_span_with_the_strongest_value():
+    made = spans(["a", "", "", "🎉", "b"], [0.0, 1.0, -3.0, 2.0, 0.0], 3.0, 2)
+    assert [s.text for s in made] == ["a", "🎉", "b"]
+    assert made[1].value == -3.0
+    assert [s.peak for s in made] == [False, True, False]
+
+
+def test_pieces_put_a_split_character_at_its_last_token():
+    vocabulary = Vocabulary([b"a", "🎉".encode()[:2], "🎉".encode()[2:], b"\xff"])
+    assert vocabulary.pieces([0, 1, 2, 0]) == ["a", "", "🎉", "a"]
+    assert vocabulary.pieces([0, 3]) == ["a", "\ufffd"]
+    assert vocabulary.text(3) == "\\xff"
