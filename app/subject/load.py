@@ -1,6 +1,7 @@
 """Loading a subject: a causal language model and its tokenizer from a local folder."""
 
 import logging
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +12,9 @@ from torch import Tensor, nn
 
 from app.errors import SubjectUnavailable
 from app.subject.tokens import Vocabulary
+
+# transformers imports its parts lazily, and two threads doing so at once can find it half imported.
+_loading = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +128,11 @@ def load_subject(path: Path, name: str, dtype: str = "auto", device: str = "auto
             f"No model at {path}: config.json is missing; run 'saescope demo' or give a Hugging Face folder.",
             path=str(path),
         )
+    with _loading:
+        return _load(path, name, dtype, device)
+
+
+def _load(path: Path, name: str, dtype: str, device: str) -> Subject:
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
@@ -144,11 +153,12 @@ def load_subject(path: Path, name: str, dtype: str = "auto", device: str = "auto
 
 def load_vocabulary(path: Path) -> Vocabulary:
     """The tokens of the subject in ``path``, without its weights."""
-    from transformers import AutoTokenizer
+    with _loading:
+        from transformers import AutoTokenizer
 
-    try:
-        return Vocabulary.of(AutoTokenizer.from_pretrained(path, local_files_only=True))
-    except (OSError, ValueError, KeyError) as error:
-        raise SubjectUnavailable(
-            f"The tokenizer at {path} could not be loaded: {str(error).splitlines()[0]}", path=str(path)
-        ) from error
+        try:
+            return Vocabulary.of(AutoTokenizer.from_pretrained(path, local_files_only=True))
+        except (OSError, ValueError, KeyError) as error:
+            raise SubjectUnavailable(
+                f"The tokenizer at {path} could not be loaded: {str(error).splitlines()[0]}", path=str(path)
+            ) from error
