@@ -16,10 +16,15 @@ if TYPE_CHECKING:
 
     from app.harvest.run import Progress
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, help="Explore the features of sparse autoencoders.")
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Explore the features of sparse autoencoders.",
+)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
-Port = Annotated[int | None, typer.Option(min=1, max=65535, help="Port to serve on (default 8000).")]
+Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]
 
 
 @app.command()
@@ -242,20 +247,26 @@ def main() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
-        app(standalone_mode=False)
+        status = app(standalone_mode=False)  # typer turns Ctrl-C into the status 130
     except SaescopeError as error:
         typer.echo(f"saescope: {error.message}", err=True)
         raise SystemExit(1) from None
     except (KeyboardInterrupt, typer.Abort):
-        typer.echo("\nStopped. The same command carries on from here.", err=True)
-        raise SystemExit(130) from None
-    except typer.Exit as stop:
-        raise SystemExit(stop.exit_code) from None
+        status = 130
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # the command line's own refusals
             typer.echo(f"saescope: {error.format_message()}", err=True)
             raise SystemExit(error.exit_code) from None
-        raise
+        if os.environ.get("SAESCOPE_DEBUG"):
+            raise
+        told = str(error).strip().splitlines()
+        reason = f"{type(error).__name__}: {told[0]}" if told else type(error).__name__
+        typer.echo(f"saescope: This should not have happened ({reason}); SAESCOPE_DEBUG=1 shows where.", err=True)
+        raise SystemExit(1) from None
+    if status == 130:
+        typer.echo("\nStopped. The same command carries on from here.", err=True)
+    if isinstance(status, int) and status:
+        raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(SaescopeError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(SQLAlchemyError, _refuse)
+    app.add_exception_handler(Exception, _unexpected)
     app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
     app.include_router(router)
     return app
@@ -108,6 +109,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     page = ErrorPage(status=shown.status, code=shown.code, message=shown.message)
     name = "error_fragment.html" if request.headers.get("hx-request") else "error.html"
     return HTMLResponse(render_page(name, page=page), status_code=shown.status)
+
+
+async def _unexpected(request: Request, error: Exception) -> Response:
+    """What nobody foresaw: logged with its traceback by the server, one sentence for the reader."""
+    return await _refuse(request, SaescopeError("Something went wrong here; the server's log says what."))
 
 
 def _hardware() -> str:

@@ -8,16 +8,20 @@ def _query(**parameters: object) -> str:
     return f"?{urlencode(given)}" if given else ""
 
 
+def _slug(slug: str) -> str:
+    return quote(slug, safe="@")
+
+
 def home() -> str:
     return "/"
 
 
 def sae(slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None) -> str:
-    return f"/saes/{quote(slug)}" + _query(sort=sort, order=order, cursor=cursor)
+    return f"/saes/{_slug(slug)}" + _query(sort=sort, order=order, cursor=cursor)
 
 
 def sae_json(slug: str) -> str:
-    return f"/saes/{quote(slug)}.json"
+    return f"/saes/{_slug(slug)}.json"
 
 
 def saes_json() -> str:
@@ -26,28 +30,28 @@ def saes_json() -> str:
 
 def features(slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None) -> str:
     """The feature table alone: the fragment htmx swaps in; opened directly, it is a page of its own."""
-    return f"/saes/{quote(slug)}/features" + _query(sort=sort, order=order, cursor=cursor)
+    return f"/saes/{_slug(slug)}/features" + _query(sort=sort, order=order, cursor=cursor)
 
 
 def features_json(slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None) -> str:
-    return f"/saes/{quote(slug)}/features.json" + _query(sort=sort, order=order, cursor=cursor)
+    return f"/saes/{_slug(slug)}/features.json" + _query(sort=sort, order=order, cursor=cursor)
 
 
 def feature(slug: str, index: int) -> str:
-    return f"/saes/{quote(slug)}/features/{index}"
+    return f"/saes/{_slug(slug)}/features/{index}"
 
 
 def feature_json(slug: str, index: int) -> str:
-    return f"/saes/{quote(slug)}/features/{index}.json"
+    return f"/saes/{_slug(slug)}/features/{index}.json"
 
 
 def jump(slug: str) -> str:
     """Takes ``?index=``; the form on every SAE's pages that goes to a feature by number."""
-    return f"/saes/{quote(slug)}/jump"
+    return f"/saes/{_slug(slug)}/jump"
 
 
 def random_feature(slug: str) -> str:
-    return f"/saes/{quote(slug)}/random"
+    return f"/saes/{_slug(slug)}/random"
 
 
 def inspect(

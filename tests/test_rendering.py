@@ -5,7 +5,7 @@ import re
 import pytest
 
 from app.subject.tokens import Vocabulary
-from app.web.rendering import ROOT, heat_class, spans
+from app.web.rendering import ROOT, Span, heat, heat_class, spans
 
 
 def luminance(colour):
@@ -39,10 +39,13 @@ def test_classes_rise_with_the_activation_and_show_weak_firing():
 
 
 def test_a_character_of_several_tokens_is_one_span_with_the_strongest_value():
-    made = spans(["a", "", "", "🎉", "b"], [0.0, 1.0, -3.0, 2.0, 0.0], 3.0, 2)
-    assert [s.text for s in made] == ["a", "🎉", "b"]
-    assert made[1].value == -3.0
-    assert [s.peak for s in made] == [False, True, False]
+    made = list(spans(["a", "", "", "🎉", "b"], [0.0, 1.0, -3.0, 2.0, 0.0], 3.0, 2))
+    assert made == ["a", Span("🎉", "n10", -3.0, True), "b"]
+
+
+def test_a_heat_map_marks_only_what_fires_and_escapes_text():
+    made = heat(["<b>", " &", "\n", "x"], [0.0, 0.0, 0.5, 0.0], 1.0, 2)
+    assert made == '&lt;b&gt; &amp;<span class="a7 peak" title="0.5">↵</span>x'
 
 
 def test_pieces_put_a_split_character_at_its_last_token():

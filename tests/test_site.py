@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from fastapi.testclient import TestClient
 
 from app.harvest.batches import counted, pad
+from app.main import create_app
 from app.subject.hooks import HookPoint, read_activations
 from tests.conftest import SLUG, random_sae
 
@@ -96,6 +98,7 @@ def test_inspect_agrees_with_encoding_the_prompt(client, tiny):
     [
         (f"{BASE}/features/40", 404, "latent_out_of_range", "0 to 39"),
         (f"{BASE}/features/-1", 404, "latent_out_of_range", "0 to 39"),
+        (f"/saes/{SLUG}@0123456789", 404, "sae_unknown", "no revision"),
         (f"{BASE}/features/x", 404, "latent_out_of_range", "no feature number"),
         ("/saes/unknown", 404, "sae_unknown", SLUG),
         ("/nowhere", 404, "not_found", "/nowhere"),
@@ -142,6 +145,55 @@ def test_a_prompt_asked_twice_runs_once(client):
     forwards = engine.forwards
     client.post("/api/inspect", json={"text": "only once", "sae": SLUG})
     assert engine.forwards == forwards
+
+
+def test_a_pinned_address_shows_its_revision_and_links_within_it(client, harvested):
+    pinned = f"{BASE}@{harvested[0]}"
+    assert client.get(f"{pinned}.json").json()["revision"] == harvested[0]
+    page = client.get(f"{pinned}/features/3.json").json()
+    assert page["sae"] == SLUG
+    assert all(n["url"].startswith(pinned) for n in page["neighbours"])
+    text = client.get(f"{pinned}/features/3").text
+    assert f'href="{pinned}/features/4"' in text
+    assert "Pinned to revision" in text
+    assert client.get("/inspect.json", params={"sae": pinned[6:], "text": "Paris"}).json()["result"]["latents"]
+
+
+def test_the_api_page_names_every_json_route(client):
+    text = client.get("/api/docs").text
+    for path in client.get("/api/openapi.json").json()["paths"]:
+        assert path in text
+    assert "/api/inspect" in text
+    assert "promoted" in text
+
+
+def test_a_database_that_stopped_answering_is_one_sentence_everywhere(harvested, settings, monkeypatch):
+    from app.store.engine import async_engine, database_url
+
+    with TestClient(create_app(settings)) as client:
+        state = client.app.state.saescope
+        dead = async_engine(database_url(settings).set(host="127.0.0.1", port=9, query={}))
+        with monkeypatch.context() as stopped:
+            stopped.setattr(state, "database", dead)
+            for path in ("/", BASE, f"{BASE}/features/3", "/inspect"):
+                page = client.get(path)
+                assert page.status_code == 503
+                assert "The database does not answer" in page.text
+                assert "<html" in page.text
+            told = client.post("/api/inspect", json={"text": "hi", "sae": SLUG})
+            assert (told.status_code, told.json()["code"]) == (503, "database_unavailable")
+
+
+def test_what_nobody_foresaw_is_one_sentence_too(harvested, settings, monkeypatch):
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
+        with monkeypatch.context() as broken:
+            broken.setattr(client.app.state.saescope, "database", None)
+            told = client.get("/saes.json")
+            assert told.status_code == 500
+            assert told.json() == {"code": "error", "message": told.json()["message"], "detail": {}}
+            page = client.get("/")
+            assert page.status_code == 500
+            assert "Something went wrong" in page.text
 
 
 def test_settings_are_all_in_the_docs():

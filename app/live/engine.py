@@ -60,8 +60,9 @@ class _Request:
 class Engine:
     """``inspect`` from any event loop; torch runs only in the engine's own thread.
 
-    Requests that arrive while the device is busy, or within ``wait_s`` of the first, share one forward pass, up
-    to ``batch_tokens`` padded tokens. Results are cached by (subject, revision, text).
+    Requests that arrive while the device is busy, or less than ``gap_s`` after one another, share one forward
+    pass, up to ``batch_tokens`` padded tokens and ``wait_s`` after the first. Results are cached by
+    (subject, revision, text).
     """
 
     def __init__(
@@ -74,12 +75,13 @@ class Engine:
         max_chars: int = 20_000,
         batch_tokens: int = 8192,
         wait_s: float = 0.005,
+        gap_s: float = 0.001,
         cache: int = 256,
     ) -> None:
         self._read_sae = read_sae
         self._dtype, self._device = dtype, device
         self.max_tokens, self.max_chars = max_tokens, max_chars
-        self._batch_tokens, self._wait_s, self._cache_size = batch_tokens, wait_s, cache
+        self._batch_tokens, self._wait_s, self._gap_s, self._cache_size = batch_tokens, wait_s, gap_s, cache
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         self._held: _Request | None = None
         self._cache: OrderedDict[tuple[str, str, str], PromptRun] = OrderedDict()
@@ -185,7 +187,7 @@ class Engine:
         batch, longest = [first], len(first.ids)
         deadline = time.perf_counter() + self._wait_s
         while (left := deadline - time.perf_counter()) > 0:
-            request = self._next(left)
+            request = self._next(min(left, self._gap_s))
             if request is None:
                 break
             longest = max(longest, len(request.ids))

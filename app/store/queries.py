@@ -52,6 +52,12 @@ class SAERecord:
     dead: int
     seconds: float
     finished: datetime
+    pinned: bool = False
+
+    @property
+    def address(self) -> str:
+        """What stands for it in URLs: its slug, or ``slug@revision`` where it was asked for by revision."""
+        return f"{self.slug}@{self.revision}" if self.pinned else self.slug
 
 
 @dataclass(frozen=True)
@@ -116,7 +122,6 @@ _SUMMARY = [
 
 
 def _saes() -> Select[Any]:
-    newest = select(func.max(t.sae.c.id)).group_by(t.sae.c.slug).scalar_subquery()
     s, h, c, m = t.sae.c, t.harvest.c, t.corpus.c, t.subject.c
     return (
         select(
@@ -130,33 +135,39 @@ def _saes() -> Select[Any]:
         .join(t.subject, s.subject_id == m.id)
         .join(t.harvest, h.sae_id == s.id)
         .join(t.corpus, h.corpus_id == c.id)
-        .where(s.id.in_(newest))
-        .order_by(s.slug)
     )  # fmt: skip
 
 
-def _sae(row: Any) -> SAERecord:
+def _sae(row: Any, *, pinned: bool = False) -> SAERecord:
     values = dict(row._mapping)
-    return SAERecord(**{**values, "signed": bool(values["signed"])})
+    return SAERecord(**{**values, "signed": bool(values["signed"])}, pinned=pinned)
 
 
 async def list_saes(connection: AsyncConnection) -> list[SAERecord]:
     """The newest revision of every SAE, by slug."""
-    return [_sae(row) for row in await connection.execute(_saes())]
+    newest = select(func.max(t.sae.c.id)).group_by(t.sae.c.slug).scalar_subquery()
+    found = await connection.execute(_saes().where(t.sae.c.id.in_(newest)).order_by(t.sae.c.slug))
+    return [_sae(row) for row in found]
 
 
-async def get_sae(connection: AsyncConnection, slug: str) -> SAERecord:
-    """The newest revision of ``slug``.
+async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
+    """The newest revision of the SAE ``address``, or exactly the one it names as ``slug@revision``.
 
     Raises:
         UnknownSAE: there is none; names those there are.
     """
-    row = (await connection.execute(_saes().where(t.sae.c.slug == slug))).first()
-    if row is None:
-        known = (await connection.execute(select(t.sae.c.slug).distinct().order_by(t.sae.c.slug).limit(20))).scalars()
-        names = ", ".join(known) or "none yet"
-        raise UnknownSAE(f"There is no SAE {slug!r} here; there are: {names}.", sae=slug)
-    return _sae(row)
+    slug, at, revision = address.partition("@")
+    query = _saes().where(t.sae.c.slug == slug).order_by(t.sae.c.id.desc()).limit(1)
+    row = (await connection.execute(query.where(t.sae.c.revision == revision) if at else query)).first()
+    if row is not None:
+        return _sae(row, pinned=bool(at))
+    revisions = select(t.sae.c.revision).where(t.sae.c.slug == slug).order_by(t.sae.c.id.desc()).limit(20)
+    if at and (known := (await connection.execute(revisions)).scalars().all()):
+        raise UnknownSAE(
+            f"{slug} has no revision {revision!r} here; there are: {', '.join(known)}.", sae=slug, revision=revision
+        )
+    slugs = (await connection.execute(select(t.sae.c.slug).distinct().order_by(t.sae.c.slug).limit(20))).scalars()
+    raise UnknownSAE(f"There is no SAE {slug!r} here; there are: {', '.join(slugs) or 'none yet'}.", sae=slug)
 
 
 async def get_latent(connection: AsyncConnection, sae_id: int, index: int) -> LatentRecord | None:

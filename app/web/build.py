@@ -50,6 +50,7 @@ def sae_page(sae: SAERecord) -> c.SAEPage:
     return c.SAEPage(
         sae=sae.slug,
         revision=sae.revision,
+        address=sae.address,
         subject=sae.subject,
         reads=sae.reads,
         writes=sae.writes,
@@ -74,7 +75,7 @@ def row(sae: SAERecord, latent: LatentSummary) -> c.LatentRow:
         density=latent.density,
         max=latent.maximum,
         min=latent.minimum,
-        url=urls.feature(sae.slug, latent.index),
+        url=urls.feature(sae.address, latent.index),
     )
 
 
@@ -126,6 +127,7 @@ def feature_page(
     return c.FeaturePage(
         sae=sae.slug,
         revision=sae.revision,
+        address=sae.address,
         index=latent.index,
         n_latents=sae.n_latents,
         label=latent.label,
@@ -144,7 +146,7 @@ def feature_page(
         promoted=token_logits(latent.promoted_ids, latent.promoted_logits, vocabulary),
         suppressed=token_logits(latent.suppressed_ids, latent.suppressed_logits, vocabulary),
         neighbours=[
-            c.Neighbour(index=i, cosine=x, label=neighbours[i].label, url=urls.feature(sae.slug, i))
+            c.Neighbour(index=i, cosine=x, label=neighbours[i].label, url=urls.feature(sae.address, i))
             for i, x in zip(latent.neighbour_ids, latent.neighbour_cosines, strict=True)
         ],
         examples=[example(record, vocabulary) for record in examples],

@@ -104,6 +104,13 @@ class SAECard(BaseModel):
     url: str
 
 
+class SAEList(BaseModel):
+    """/saes.json."""
+
+    items: list[SAECard]
+    next: str | None = None
+
+
 class LatentRow(BaseModel):
     """A latent in a table."""
 
@@ -124,9 +131,10 @@ class LatentPage(BaseModel):
 
 
 class LatentTable(BaseModel):
-    """The feature table with its state."""
+    """The feature table with its state. ``address`` is what stands for the SAE in URLs."""
 
     sae: str
+    address: str
     sort: Sort
     order: Order
     cursor: str | None
@@ -138,6 +146,7 @@ class SAEPage(BaseModel):
 
     sae: str
     revision: str
+    address: str  # slug, or slug@revision on a pinned page: what stands for the SAE in URLs
     subject: str
     reads: list[str]
     writes: list[str]
@@ -158,6 +167,7 @@ class FeaturePage(BaseModel):
 
     sae: str
     revision: str
+    address: str  # slug, or slug@revision on a pinned page: what stands for the SAE in URLs
     index: int
     n_latents: int
     label: str
@@ -218,6 +228,7 @@ class InspectResult(BaseModel):
 
     sae: str
     revision: str
+    address: str  # slug, or slug@revision on a pinned page: what stands for the SAE in URLs
     text: str
     tokens: list[str]
     prompt: list[PromptToken]
@@ -244,3 +255,30 @@ class ErrorPage(BaseModel):
     status: int
     code: str
     message: str
+
+
+class ApiField(BaseModel):
+    """A parameter or field of the API."""
+
+    name: str
+    type: str
+    required: bool
+
+
+class ApiOperation(BaseModel):
+    """One method of one path."""
+
+    method: str
+    path: str
+    summary: str
+    parameters: list[ApiField]
+    body: list[ApiField]
+    answer: list[ApiField]
+    answer_type: str
+
+
+class ApiPage(BaseModel):
+    """/api/docs."""
+
+    version: str
+    operations: list[ApiOperation]

@@ -1,14 +1,16 @@
 """Jinja environment, number formats and token heat maps."""
 
 import hashlib
+import html
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jinja2_fragments import render_block as _render_block
+from markupsafe import Markup
 
 from app import __version__, urls
 
@@ -37,19 +39,43 @@ def heat_class(value: float, maximum: float) -> str:
     return f"{'n' if value < 0 else 'a'}{level}"
 
 
-def spans(tokens: Sequence[str], activations: Sequence[float], maximum: float, peak: int | None) -> list[Span]:
-    """Tokens as spans; tokens that hold only part of a character join the one that completes it, with the value
-    of largest magnitude."""
-    out: list[Span] = []
-    value, is_peak = 0.0, False
+def spans(
+    tokens: Sequence[str], activations: Sequence[float], maximum: float, peak: int | None
+) -> Iterator[Span | str]:
+    """Tokens as spans where something fires and at the peak, as bare text elsewhere. Tokens that hold only part of
+    a character join the one that completes it, with the value of largest magnitude."""
+    value, is_peak, last = 0.0, False, len(tokens) - 1
     for place, (token, activation) in enumerate(zip(tokens, activations, strict=True)):
         if abs(activation) > abs(value):
             value = activation
         is_peak = is_peak or place == peak
-        if token or place == len(tokens) - 1:
-            out.append(Span(visible(token), heat_class(value, maximum), value, is_peak))
+        if not (token or place == last):
+            continue
+        if value or is_peak:
+            yield Span(token, heat_class(value, maximum), value, is_peak)
             value, is_peak = 0.0, False
-    return out
+        else:
+            yield token
+
+
+def heat(tokens: Sequence[str], activations: Sequence[float], maximum: float, peak: int | None) -> Markup:
+    """The inside of a heat map. Text where nothing fires stands bare, so a page holds few elements."""
+    parts: list[str] = []
+    bare: list[str] = []
+    for span in spans(tokens, activations, maximum, peak):
+        if isinstance(span, str):
+            bare.append(span)
+            continue
+        parts.append(_escaped("".join(bare)))
+        bare.clear()
+        classes = f"{span.heat} peak" if span.peak else span.heat
+        parts.append(f'<span class="{classes}" title="{sig(span.value)}">{_escaped(span.text)}</span>')
+    parts.append(_escaped("".join(bare)))
+    return Markup("".join(parts))
+
+
+def _escaped(text: str) -> str:
+    return html.escape(visible(text))
 
 
 def visible(token: str) -> str:
@@ -83,7 +109,7 @@ def environment() -> Environment:
         loader=FileSystemLoader(ROOT / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    env.globals.update(urls=urls, static=static, version=__version__, spans=spans, visible=visible)
+    env.globals.update(urls=urls, static=static, version=__version__, heat_map=heat, visible=visible)
     env.filters.update(percent=percent, sig=sig, thousands=thousands)
     return env
 

@@ -4,7 +4,7 @@ import random
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, JSONResponse, RedirectResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -14,6 +14,7 @@ from app.live.ranking import rank
 from app.store import queries as q
 from app.web import build
 from app.web import contexts as c
+from app.web.reference import api_page
 from app.web.rendering import render_block, render_page
 from app.web.state import State, target
 
@@ -50,7 +51,7 @@ async def load_table(
         connection, sae.id, sort=sort, descending=order == "desc", cursor=cursor, limit=limit
     )
     page = c.LatentPage(items=[build.row(sae, latent) for latent in rows], next=following)
-    return c.LatentTable(sae=sae.slug, sort=sort, order=order, cursor=cursor, page=page)
+    return c.LatentTable(sae=sae.slug, address=sae.address, sort=sort, order=order, cursor=cursor, page=page)
 
 
 async def load_home(request: Request) -> c.HomePage:
@@ -73,19 +74,19 @@ async def load_home(request: Request) -> c.HomePage:
     )
 
 
-@router.get("/", response_class=HTMLResponse)
+@router.get("/", response_class=HTMLResponse, include_in_schema=False)
 async def home(request: Request) -> Response:
     return html("home.html", request, page=await load_home(request))
 
 
-@router.get("/saes.json")
+@router.get("/saes.json", response_model=c.SAEList)
 async def saes_json(request: Request) -> Response:
+    """Every SAE, newest revisions."""
     async with state_of(request).database.connect() as db:
-        items = [build.card(s).model_dump() for s in await q.list_saes(db)]
-    return JSONResponse({"items": items, "next": None})
+        return json_of(c.SAEList(items=[build.card(s) for s in await q.list_saes(db)]))
 
 
-@router.get("/saes/{slug}/features.json")
+@router.get("/saes/{slug}/features.json", response_model=c.LatentPage)
 async def features_json(
     request: Request,
     slug: str,
@@ -94,12 +95,13 @@ async def features_json(
     cursor: str | None = None,
     limit: Annotated[int, Query(ge=1, le=500)] = PAGE,
 ) -> Response:
+    """A page of the feature table; ``next`` is the cursor of the following one. ``slug`` may be ``slug@revision``."""
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
         return json_of((await load_table(db, sae, sort, order, cursor, limit)).page)
 
 
-@router.get("/saes/{slug}/features", response_class=HTMLResponse)
+@router.get("/saes/{slug}/features", response_class=HTMLResponse, include_in_schema=False)
 async def features(
     request: Request,
     slug: str,
@@ -114,18 +116,18 @@ async def features(
     return html("features.html", request, table=table)
 
 
-@router.get("/saes/{slug}/jump")
+@router.get("/saes/{slug}/jump", include_in_schema=False)
 async def jump(request: Request, slug: str, index: str = "") -> Response:
     if not index.strip().isdecimal():
         raise BadRequest(f"{index[:40]!r} is no feature number; give a whole number.", index=index[:40])
     return RedirectResponse(urls.feature(slug, int(index.strip()[:9])), status_code=303)
 
 
-@router.get("/saes/{slug}/random")
+@router.get("/saes/{slug}/random", include_in_schema=False)
 async def random_feature(request: Request, slug: str) -> Response:
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
-    return RedirectResponse(urls.feature(slug, random.randrange(sae.n_latents)), status_code=303)
+    return RedirectResponse(urls.feature(sae.address, random.randrange(sae.n_latents)), status_code=303)
 
 
 async def load_feature(request: Request, slug: str, index: int) -> c.FeaturePage:
@@ -150,12 +152,13 @@ def whole(text: str) -> int:
         raise LatentOutOfRange(f"{text[:40]!r} is no feature number.", index=text[:40]) from None
 
 
-@router.get("/saes/{slug}/features/{index}.json")
+@router.get("/saes/{slug}/features/{index}.json", response_model=c.FeaturePage)
 async def feature_json(request: Request, slug: str, index: str) -> Response:
+    """One feature with its examples."""
     return json_of(await load_feature(request, slug, whole(index)))
 
 
-@router.get("/saes/{slug}/features/{index}", response_class=HTMLResponse)
+@router.get("/saes/{slug}/features/{index}", response_class=HTMLResponse, include_in_schema=False)
 async def feature(request: Request, slug: str, index: str) -> Response:
     page = await load_feature(request, slug, whole(index))
     i = page.index
@@ -166,13 +169,14 @@ async def feature(request: Request, slug: str, index: str) -> Response:
     )  # fmt: skip
 
 
-@router.get("/saes/{slug}.json")
+@router.get("/saes/{slug}.json", response_model=c.SAEPage)
 async def sae_json(request: Request, slug: str) -> Response:
+    """An SAE with its metrics and where they come from."""
     async with state_of(request).database.connect() as db:
         return json_of(build.sae_page(await q.get_sae(db, slug)))
 
 
-@router.get("/saes/{slug}", response_class=HTMLResponse)
+@router.get("/saes/{slug}", response_class=HTMLResponse, include_in_schema=False)
 async def sae_page(
     request: Request,
     slug: str,
@@ -215,6 +219,7 @@ async def run_inspect(
     return c.InspectResult(
         sae=sae.slug,
         revision=sae.revision,
+        address=sae.address,
         text=text,
         tokens=run.pieces,
         prompt=[
@@ -235,7 +240,7 @@ async def run_inspect(
                 density=summaries[r.index].density,
                 promoted=[vocabulary.text(i) for i in summaries[r.index].promoted_ids[:5]],
                 activations=r.activations,
-                url=urls.feature(sae.slug, r.index),
+                url=urls.feature(sae.address, r.index),
             )
             for r in ranked
         ],
@@ -255,22 +260,23 @@ async def load_inspect(
             result = await run_inspect(request, db, chosen, text, token, sort, 20)
     return c.InspectPage(
         saes=[build.card(s) for s in saes],
-        sae=chosen.slug if chosen else None,
+        sae=chosen.address if chosen else None,
         text=text,
         limit_tokens=state.settings.max_prompt_tokens,
         result=result,
     )
 
 
-@router.get("/inspect.json")
+@router.get("/inspect.json", response_model=c.InspectPage)
 async def inspect_json(
     request: Request, sae: str | None = None, text: str = "",
     token: Annotated[int | None, Query(ge=0)] = None, sort: c.Ranking = "strength",
 ) -> Response:  # fmt: skip
+    """The inspect page: a prompt and the features that fire on it."""
     return json_of(await load_inspect(request, sae, text, token, sort))
 
 
-@router.get("/inspect", response_class=HTMLResponse)
+@router.get("/inspect", response_class=HTMLResponse, include_in_schema=False)
 async def inspect(
     request: Request, sae: str | None = None, text: str = "",
     token: Annotated[int | None, Query(ge=0)] = None, sort: c.Ranking = "strength",
@@ -281,8 +287,9 @@ async def inspect(
     return html("inspect.html", request, page=page)
 
 
-@router.post("/api/inspect")
+@router.post("/api/inspect", response_model=c.InspectResult)
 async def api_inspect(request: Request, body: InspectBody) -> Response:
+    """Read a prompt with an SAE: its tokens and the strongest features."""
     async with state_of(request).database.connect() as db:
         if body.sae is None:
             saes = await q.list_saes(db)
@@ -294,8 +301,14 @@ async def api_inspect(request: Request, body: InspectBody) -> Response:
         return json_of(await run_inspect(request, db, sae, body.text, body.token, body.sort, body.top))
 
 
+@router.get("/api/docs", response_class=HTMLResponse, include_in_schema=False)
+async def api_docs(request: Request) -> Response:
+    return html("api.html", request, page=api_page(request.app.openapi()))
+
+
 @router.get("/healthz")
 async def healthz() -> dict[str, str]:
+    """Answers while the process is up."""
     return {"status": "ok"}
 
 

@@ -1,7 +1,17 @@
-// j and k go to the next and previous feature, r to a random one, / to the jump box.
+// j and k go to the next and previous feature, r to a random one, / to the jump box, ? lists the keys.
+const help = document.getElementById("help");
+const opener = document.getElementById("help-open");
+opener.hidden = false;
+opener.addEventListener("click", () => help.showModal());
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, textarea, select")) return;
+  if (help.open) return;
+  if (event.key === "?") {
+    help.showModal();
+    return;
+  }
   if (event.key === "/") {
     const box = document.getElementById("jump") ?? document.getElementById("text");
     if (box) {

@@ -1,0 +1,122 @@
+"""The command line: what it refuses, and a demo stopped at every step."""
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from app import cli
+from tests.conftest import public_folder
+
+COMMAND = [sys.executable, "-m", "app.cli"]
+STEPS = ["Starting the database", "Preparing the subject", "Reading the corpus", "Harvesting", " of "]
+
+
+def run(arguments, monkeypatch, capsys):
+    """Exit status and the last line on stderr."""
+    monkeypatch.setattr("sys.argv", ["saescope", *map(str, arguments)])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    return stop.value.code, capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["harvest", "--sae", "/nowhere", "--model", "/nowhere", "--corpus", "text:x"], "No SAE folder at /nowhere"),
+        (["harvest", "--sae", "SAE", "--model", "/nowhere", "--corpus", "text:x"], "No model at /nowhere"),
+        (["harvest", "--sae", "SAE", "--model", "MODEL", "--corpus", "text:/nowhere"], "No text at /nowhere"),
+        (["harvest", "--sae", "SAE", "--model", "MODEL", "--corpus", "nonsense"], "'nonsense' is not known"),
+        (["harvest", "--sae", "SAE", "--model", "MODEL", "--corpus", "text:T", "--slug", "A b"], "'A b' cannot name"),
+        (["train", "--model", "/nowhere", "--corpus", "text:x", "--out", "OUT"], "No model at /nowhere"),
+        (["train", "--model", "MODEL", "--corpus", "text:T", "--out", "OUT", "--k", "9", "--latents", "3"], "k is 9"),
+        (["train", "--model", "MODEL", "--corpus", "text:T@x", "--out", "OUT"], "number of tokens"),
+        (["serve", "--port", "70000"], "70000"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_refusals_are_one_line(arguments, says, monkeypatch, capsys, sae_folder, tiny_folder, tmp_path):
+    (tmp_path / "text.txt").write_text("Some words. " * 50)
+    names = {"SAE": sae_folder, "MODEL": tiny_folder, "OUT": tmp_path / "out"}
+    given = [str(names.get(a, a)).replace("text:T", f"text:{tmp_path / 'text.txt'}") for a in arguments]
+    home = public_folder()
+    monkeypatch.setenv("SAESCOPE_HOME", str(home))
+    code, line = run(given, monkeypatch, capsys)
+    assert code in (1, 2)
+    assert line.startswith("saescope: ")
+    assert says in line
+    assert not (tmp_path / "out").exists()
+    assert not (home / "saes").exists()
+
+
+def test_a_fault_nobody_foresaw_is_one_line_and_says_how_to_see_more(monkeypatch, capsys):
+    def fail(*_, **__):
+        raise RuntimeError("the sky fell\nin two lines")
+
+    monkeypatch.setattr(cli, "load_settings", fail)
+    code, line = run(["serve"], monkeypatch, capsys)
+    assert code == 1
+    assert line.startswith("saescope: ")
+    assert "the sky fell" in line
+    assert "SAESCOPE_DEBUG=1" in line
+
+
+def demo(home):
+    environment = {**os.environ, "SAESCOPE_BATCH_TOKENS": "512", "PYTHONUNBUFFERED": "1"}
+    arguments = [*COMMAND, "demo", "--no-serve", "--tokens", "6000", "--home", str(home)]
+    return subprocess.Popen(
+        arguments, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, env=environment
+    )
+
+
+def read_until(process, mark, seconds=120):
+    """What the process printed up to and with ``mark``, or all of it."""
+    text, end = "", time.monotonic() + seconds
+    while mark not in text and time.monotonic() < end:
+        if select.select([process.stdout], [], [], 0.2)[0]:
+            part = os.read(process.stdout.fileno(), 4096).decode()
+            if not part:
+                break
+            text += part
+    return text
+
+
+def test_ctrl_c_at_every_step_of_the_demo_leaves_nothing_broken(cache, real_folder):
+    """The keyboard's signal goes to the whole group, the database's processes too."""
+    home = public_folder()
+    shutil.copytree(cache / "packages", home / "packages")
+    for step in STEPS:
+        process = demo(home)
+        seen = read_until(process, step)
+        assert step in seen
+        os.killpg(process.pid, signal.SIGINT)
+        rest = process.communicate(timeout=60)[0].decode()
+        assert process.returncode == 130, seen + rest
+        assert "Stopped. The same command carries on from here." in rest
+        assert "Traceback" not in seen + rest
+    process = demo(home)
+    out = process.communicate(timeout=300)[0].decode()
+    assert process.returncode == 0, out
+    assert "Traceback" not in out
+    again = demo(home)
+    out = again.communicate(timeout=60)[0].decode()
+    assert again.returncode == 0, out
+    assert "Harvesting" not in out
+    from app.settings import Settings
+    from app.store.engine import database_url, sync_engine
+
+    engine = sync_engine(database_url(Settings(home=home)))
+    with engine.connect() as connection:
+        harvests = connection.exec_driver_sql("SELECT tokens, metrics FROM harvest").all()
+        latents = connection.exec_driver_sql("SELECT count(*) FROM latent").scalar_one()
+    engine.dispose()
+    assert len(harvests) == 1
+    assert 5500 < harvests[0][0] <= 6000
+    assert latents == 4096
+    assert json.dumps(harvests[0][1])
