@@ -53,6 +53,7 @@ def create_app(settings: Settings) -> FastAPI:
             yield
         finally:
             warming.cancel()
+            await asyncio.gather(warming, return_exceptions=True)  # it may hold a connection
             await asyncio.to_thread(engine.stop)
             await state.database.dispose()
 

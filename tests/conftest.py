@@ -15,8 +15,8 @@ from app.demo.run import prepare_subject
 from app.harvest.job import Job, run_job
 from app.harvest.run import Parameters
 from app.main import create_app
-from app.sae import saelens
 from app.sae.base import SAEConfig
+from app.sae.formats import saelens
 from app.sae.topk import TopK
 from app.settings import Settings
 from app.store.engine import database_url, sync_engine
@@ -78,7 +78,8 @@ def random_sae(d=32, latents=40, k=4, hook="model.layers.0:out", seed=0):
     g = torch.Generator().manual_seed(seed)
     W_dec = torch.nn.functional.normalize(torch.randn(latents, d, generator=g), dim=1)
     config = SAEConfig("topk", d, latents, (hook,), (hook,), "tiny", context=64)
-    return TopK(config, W_dec.T.contiguous(), torch.zeros(latents), W_dec, 0.01 * torch.randn(d, generator=g), k)
+    b_dec = 0.01 * torch.randn(d, generator=g)
+    return TopK(config, W_dec.T.contiguous(), torch.zeros(latents), W_dec, b_dec, k=k)
 
 
 @pytest.fixture

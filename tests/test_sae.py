@@ -6,8 +6,8 @@ from safetensors.torch import load_file, save_file
 
 from app.errors import HarvestRunning, InvalidSAE, PortInUse
 from app.harvest.job import default_slug, read_sae
-from app.sae import saelens
 from app.sae.acts import from_rows
+from app.sae.formats import saelens
 from app.sae.metrics import Reconstruction
 from app.store.bulk import harvest_lock
 from tests.conftest import edit_config, random_sae
@@ -21,10 +21,11 @@ def test_topk_by_hand():
         sae, W_enc=torch.tensor([[1.0, 0.0, -1.0], [0.0, 1.0, 1.0]]), b_enc=torch.tensor([0.0, 0.5, 0.0]),
         W_dec=torch.tensor([[1.0, 0.0], [0.0, 1.0], [2.0, 2.0]]), b_dec=torch.tensor([1.0, 0.0]),
     )  # fmt: skip
-    acts = sae.encode(torch.tensor([[4.0, 1.0], [0.0, -3.0]]))
+    x = torch.tensor([[4.0, 1.0], [0.0, -3.0]])
+    acts = sae.encode(x)
     # x - b_dec: [3, 1] -> pre-acts [3, 1.5, -2]; [-1, -3] -> [-1, -2.5, -2], so nothing is active there
     assert acts.dense(3).tolist() == [[3.0, 1.5, 0.0], [0.0, 0.0, 0.0]]
-    assert sae.decode(acts).tolist() == [[4.0, 1.5], [1.0, 0.0]]
+    assert sae.decode(acts, x).tolist() == [[4.0, 1.5], [1.0, 0.0]]
 
 
 def test_acts_are_sorted_and_hold_no_zeros():
@@ -50,7 +51,7 @@ def test_fvu_by_hand_over_two_batches():
 def test_what_is_written_is_read_back(tmp_path):
     sae = random_sae()
     saelens.write(tmp_path, sae, matrices=torch.float32, metadata={})
-    again = saelens.read(tmp_path)
+    again = read_sae(tmp_path)
     x = torch.randn(5, 32)
     assert torch.equal(again.encode(x).dense(40), sae.encode(x).dense(40))
     assert again.config.reads == ("model.layers.0:out",)
@@ -65,8 +66,9 @@ def test_what_is_written_is_read_back(tmp_path):
         ({"k": 99}, "k 99, more than its d_sae 40"),
         ({"d_sae": "many"}, "d_sae 'many'"),
         ({"d_sae": 41}, "Tensor 'W_enc'"),
-        ({"normalize_activations": "layer_norm"}, "layer_norm"),
-        ({"metadata": {"hook_name": "blocks.0.odd"}}, "blocks.0.odd"),
+        ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),
+        ({"metadata": {"sae_lens_version": "6.0.0"}}, "no hook_name"),
+        ({"soft_threshold": 0.5}, "not known here: soft_threshold"),
     ],
 )
 def test_a_config_that_does_not_fit_is_refused_by_name(sae_folder, change, says):
@@ -88,7 +90,7 @@ def test_files_that_are_missing_or_broken_are_refused_by_name(tmp_path, sae_fold
     with pytest.raises(InvalidSAE, match="no tensor 'b_enc'"):
         read_sae(sae_folder)
     weights.write_bytes(b"junk")
-    with pytest.raises(InvalidSAE, match="not a safetensors file"):
+    with pytest.raises(InvalidSAE, match="not a whole safetensors file"):
         read_sae(sae_folder)
     (sae_folder / "cfg.json").write_text("{")
     with pytest.raises(InvalidSAE, match="is not JSON"):

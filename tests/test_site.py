@@ -185,15 +185,14 @@ def test_a_database_that_stopped_answering_is_one_sentence_everywhere(harvested,
 
 
 def test_what_nobody_foresaw_is_one_sentence_too(harvested, settings, monkeypatch):
-    with TestClient(create_app(settings), raise_server_exceptions=False) as client:
-        with monkeypatch.context() as broken:
-            broken.setattr(client.app.state.saescope, "database", None)
-            told = client.get("/saes.json")
-            assert told.status_code == 500
-            assert told.json() == {"code": "error", "message": told.json()["message"], "detail": {}}
-            page = client.get("/")
-            assert page.status_code == 500
-            assert "Something went wrong" in page.text
+    with TestClient(create_app(settings), raise_server_exceptions=False) as client, monkeypatch.context() as broken:
+        broken.setattr(client.app.state.saescope, "database", None)
+        told = client.get("/saes.json")
+        assert told.status_code == 500
+        assert told.json() == {"code": "error", "message": told.json()["message"], "detail": {}}
+        page = client.get("/")
+        assert page.status_code == 500
+        assert "Something went wrong" in page.text
 
 
 def test_settings_are_all_in_the_docs():

@@ -29,24 +29,27 @@ class Harvester:
         reconstruct_every: int = 8,
         seed: int = 0,
         device: torch.device | str = "cpu",
+        d_out: int | None = None,
     ) -> None:
         n = sae.config.n_latents
+        d_out = d_out or sae.config.d_in
         self.sae = sae
         self.reconstruct_every = reconstruct_every
         self.batches = 0
         self.stats = LatentStats(n, sae.config.signed, device)
-        self.reconstruction = Reconstruction(sae.config.d_in)
+        self.reconstruction = Reconstruction(d_out)
         self.pool = WindowPool(width, device)
         self.signs = (1, -1) if sae.config.signed else (1,)
         # An interval keeps twice what is shown, so that one that just lost some to growth still has enough.
         self.top = {sign: TopContexts(n, top, self.pool, device) for sign in self.signs}
         self.samples = {sign: IntervalSamples(n, 2 * per_interval, self.pool, seed, device) for sign in self.signs}
 
-    def update(self, batch: Batch, x: Tensor) -> None:
-        """x: [counted positions, d_in], the activations that ``batch.acts`` encodes."""
+    def update(self, batch: Batch, x: Tensor, y: Tensor | None = None) -> None:
+        """x: [counted positions, d_in], the activations that ``batch.acts`` encodes; y: [counted positions, d_out],
+        what the SAE reconstructs where that is something else."""
         self.stats.update(batch)
         if self.batches % self.reconstruct_every == 0:
-            self.reconstruction.update(x, self.sae.decode(batch.acts), batch.acts)
+            self.reconstruction.update(x if y is None else y, self.sae.decode(batch.acts, x), batch.acts)
         self.batches += 1
         for sign in self.signs:
             peaks = find_peaks(batch, self.sae.config.n_latents, sign)

@@ -4,8 +4,10 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Callable
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sqlalchemy import Engine, select
@@ -14,31 +16,49 @@ from app.corpus.sequences import Sequence, corpus_hash
 from app.errors import BadRequest, CorpusUnavailable, InvalidSAE
 from app.harvest.results import density_histogram, example_rows, latent_rows
 from app.harvest.run import Parameters, Progress, harvest, parameters_json
-from app.sae import saelens
 from app.sae.base import SAE, SAEFormatError
+from app.sae.formats import read, save
+from app.sae.formats.files import Options
 from app.store import tables as t
 from app.store.bulk import CorpusRows, HarvestRow, SAERow, SubjectRow, harvest_lock, save_harvest
 from app.store.engine import explained
+from app.subject.hook_names import hook_point
 from app.subject.load import Subject
 
 
 @dataclass(frozen=True)
 class Job:
-    """What to harvest. ``folder`` is a SAELens folder; ``corpus`` is the name the corpus is shown by."""
+    """What to harvest. ``folder`` holds an SAE in any format; ``corpus`` is the name the corpus is shown by."""
 
     slug: str
     folder: Path
     corpus: str
     context: int
     parameters: Parameters
+    options: Options = Options()
 
 
-def read_sae(folder: Path) -> SAE:
-    """The SAE in ``folder``; a refusal becomes the user's error."""
+def read_sae(path: Path, options: Options = Options(), format: str = "auto") -> SAE:  # noqa: A002
+    """The SAE at ``path``, in whatever format; a refusal becomes the user's error."""
     try:
-        return saelens.read(folder)
+        return read(path, options, format)
     except SAEFormatError as error:
-        raise InvalidSAE(str(error), path=str(folder)) from error
+        raise InvalidSAE(str(error), path=str(path)) from error
+
+
+def resolved(sae: SAE, subject: Subject) -> SAE:
+    """The same SAE with its hooks as hook points of ``subject``, and the heads of an attention output.
+
+    Raises:
+        SubjectUnavailable: the subject has no such place; names what comes near.
+    """
+    reads, writes = (
+        tuple(str(hook_point(name, subject.model)) for name in names) for names in (sae.config.reads, sae.config.writes)
+    )
+    heads = sae.config.heads
+    if heads is None and re.search(r"(?:o_proj|attn\.c_proj|attention\.dense):in$", reads[0]):
+        heads = getattr(subject.model.config, "num_attention_heads", None)
+    return replace(sae, config=replace(sae.config, reads=reads, writes=writes, heads=heads))  # type: ignore[type-var]
 
 
 def default_slug(sae: SAE) -> str:
@@ -83,10 +103,24 @@ def run_job(
         InvalidSAE, CorpusUnavailable, HarvestRunning, DiskFull, DatabaseUnavailable: nothing is left behind but
             a checkpoint to carry on from.
     """
-    sae = read_sae(job.folder).to(subject.device)
+    sae = resolved(read_sae(job.folder, job.options), subject).to(subject.device)
     if not sequences:
         raise CorpusUnavailable(f"Corpus {job.corpus!r} holds no text of at least 16 tokens.", corpus=job.corpus)
-    weights = _sha256(job.folder / saelens.WEIGHTS, job.folder / "cfg.json")
+    with _artefact(sae, home) as (artefact, weights):
+        return _harvest_and_save(job, subject, sequences, engine, home, sae, artefact, weights, on_progress)
+
+
+def _harvest_and_save(
+    job: Job,
+    subject: Subject,
+    sequences: list[Sequence],
+    engine: Engine,
+    home: Path,
+    sae: SAE,
+    artefact: Path,
+    weights: str,
+    on_progress: Callable[[Progress], None],
+) -> str:
     text_sha256 = corpus_hash(sequences)
     revision = revision_of(weights, job.parameters, text_sha256)
     with harvest_lock(engine, job.slug):
@@ -96,7 +130,7 @@ def run_job(
         harvester, seconds = harvest(
             subject, sae, sequences, job.parameters, checkpoint=checkpoint, on_progress=on_progress
         )
-        stored = _keep(job.folder, home / "saes" / f"{job.slug}-{weights[:10]}")
+        stored = _keep(artefact, home / "saes" / f"{job.slug}-{weights[:10]}")
         edges, counts = density_histogram(harvester.stats)
         counted_tokens = harvester.stats.positions
         save_harvest(
@@ -149,14 +183,21 @@ def _saved(engine: Engine, slug: str, revision: str) -> bool:
         return connection.execute(query).scalar() is not None
 
 
+@contextmanager
+def _artefact(sae: SAE, home: Path) -> Iterator[tuple[Path, str]]:
+    """The SAE in normal form in a folder of its own, and the SHA-256 of its files; the folder goes at the end."""
+    (home / "work").mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=home / "work", prefix="sae-") as folder:
+        save(Path(folder), sae)
+        yield Path(folder), _sha256(*sorted(Path(folder).iterdir()))
+
+
 def _keep(folder: Path, to: Path) -> Path:
     """A copy of the SAE in the home, for inspection after the original has moved."""
     if not to.is_dir():
-        partial = to.with_suffix(".partial")
+        partial = to.with_name(to.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        for name in ("cfg.json", saelens.WEIGHTS):
-            shutil.copy2(folder / name, partial / name)
+        shutil.copytree(folder, partial)
         partial.rename(to)
     return to
 

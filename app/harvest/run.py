@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from app.corpus.sequences import Sequence
 from app.errors import BadRequest, DiskFull
 from app.harvest.batches import assemble, counted, groups, pad
 from app.harvest.harvester import Harvester
 from app.sae.base import SAE
+from app.subject.hook_names import hook_point
 from app.subject.hooks import HookPoint, read_activations
 from app.subject.load import Subject
 
@@ -66,7 +68,10 @@ def harvest(
         BadRequest: the SAE does not fit the subject's activations.
         DiskFull: a checkpoint could not be written.
     """
-    hook = HookPoint.parse(sae.config.reads[0])
+    reads = [hook_point(name, subject.model) for name in sae.config.reads]
+    writes = [hook_point(name, subject.model) for name in sae.config.writes]
+    hooks = list(dict.fromkeys(reads + writes))
+    d_out = sae.W_dec.shape[1] if len(writes) == 1 else None
     harvester = Harvester(
         sae,
         top=parameters.top,
@@ -75,6 +80,7 @@ def harvest(
         reconstruct_every=parameters.reconstruct_every,
         seed=parameters.seed,
         device=subject.device,
+        d_out=d_out,
     )
     special = torch.tensor(subject.special_ids, device=subject.device)
     batches = groups(sequences, parameters.batch_tokens)
@@ -85,22 +91,30 @@ def harvest(
     for number in range(harvester.batches, len(batches)):
         first, rows = batches[number]
         padded = pad(rows, subject.device)
-        acts = read_activations(subject.model, padded.token_ids, [hook], padded.attention)[hook]
+        found = read_activations(subject.model, padded.token_ids, hooks, padded.attention)
         mask = counted(padded, special)
-        x = acts[mask]
+        x = beside(found, reads, mask)
         if x.shape[1] != sae.config.d_in:
             raise BadRequest(
-                f"The SAE reads {sae.config.d_in} dimensions but {hook} of {subject.name} has {x.shape[1]}.",
+                f"The SAE reads {sae.config.d_in} dimensions but {', '.join(map(str, reads))} of {subject.name} has "
+                f"{x.shape[1]}.",
                 d_in=sae.config.d_in,
                 found=x.shape[1],
             )
-        harvester.update(assemble(sae.encode(x), first, padded, mask), x)
+        y = None if reads == writes else beside(found, writes, mask)
+        harvester.update(assemble(sae.encode(x), first, padded, mask), x, y)
         done += sum(len(s.token_ids) for s in rows)
         seconds = time.perf_counter() - started
         if checkpoint is not None and harvester.batches % checkpoint_every == 0:
             _save(harvester, checkpoint, spent + seconds)
         on_progress(Progress(done, total, resumed, seconds))
     return harvester, spent + time.perf_counter() - started
+
+
+def beside(found: dict[HookPoint, Tensor], points: list[HookPoint], mask: Tensor) -> Tensor:
+    """The activations at ``points`` side by side, where ``mask`` is true: [positions, d of all together]."""
+    parts = [found[point][mask] for point in points]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _save(harvester: Harvester, path: Path, seconds: float) -> None:

@@ -15,8 +15,9 @@ import numpy.typing as npt
 import torch
 
 from app.errors import EmptyText, TextTooLong
-from app.sae.base import SAE
-from app.subject.hooks import HookPoint, read_activations
+from app.sae.base import SAE, Pursuing, Steps
+from app.subject.hook_names import hook_point
+from app.subject.hooks import read_activations
 from app.subject.load import Subject, load_subject
 
 
@@ -35,7 +36,8 @@ class PromptRun:
     """A prompt's sparse activations, sorted by position, then latent.
 
     token_ids and pieces have one entry a position, BOS included; counted is False at special tokens, where
-    nothing is encoded. position, latent: [nnz] int64; value: [nnz] fp32. seconds is the time on the device,
+    nothing is encoded. steps, of pursuits: at each position (latent, residual norm after it) in order of selection.
+    position, latent: [nnz] int64; value: [nnz] fp32. seconds is the time on the device,
     batch how many prompts shared it.
     """
 
@@ -47,6 +49,7 @@ class PromptRun:
     value: npt.NDArray[np.float32]
     seconds: float
     batch: int
+    steps: dict[int, list[tuple[int, float]]] | None = None
 
 
 @dataclass
@@ -210,18 +213,20 @@ class Engine:
         attention = None
         if len(batch) > 1:
             attention = (torch.arange(rows.shape[1]) < torch.tensor(lengths)[:, None]).long().to(subject.device)
-        hooks = [HookPoint.parse(sae.config.reads[0]) for sae in saes]
-        found = read_activations(subject.model, token_ids, sorted(set(hooks)), attention)
+        hooks = [[hook_point(name, subject.model) for name in sae.config.reads] for sae in saes]
+        found = read_activations(subject.model, token_ids, sorted({h for some in hooks for h in some}), attention)
         self.forwards += 1
         special = np.array(subject.special_ids)
         results = []
-        for number, (request, sae, hook) in enumerate(zip(batch, saes, hooks, strict=True)):
+        for number, (request, sae, reads) in enumerate(zip(batch, saes, hooks, strict=True)):
             counted = ~np.isin(rows[number, : lengths[number]], special)
             places = np.flatnonzero(counted)
-            acts = sae.encode(found[hook][number, torch.from_numpy(places).to(subject.device)])
-            results.append((request, counted, places, acts))
+            kept = torch.from_numpy(places).to(subject.device)
+            x = torch.cat([found[hook][number, kept] for hook in reads], dim=1)
+            steps = sae.pursue(x) if isinstance(sae, Pursuing) else None
+            results.append((request, counted, places, sae.encode(x), steps))
         seconds = time.perf_counter() - started
-        for request, counted, places, acts in results:
+        for request, counted, places, acts, steps in results:
             request.future.set_result(
                 PromptRun(
                     token_ids=request.ids,
@@ -232,6 +237,7 @@ class Engine:
                     value=acts.value.cpu().numpy(),
                     seconds=seconds,
                     batch=len(batch),
+                    steps=None if steps is None else _steps(places, steps),
                 )
             )
 
@@ -246,3 +252,11 @@ class Engine:
         if target.revision not in self._saes:
             self._saes[target.revision] = self._read_sae(target.sae_path).to(subject.device)
         return self._saes[target.revision]
+
+
+def _steps(places: npt.NDArray[np.int64], steps: Steps) -> dict[int, list[tuple[int, float]]]:
+    rows = zip(places.tolist(), steps.latent.tolist(), steps.residual.tolist(), strict=True)
+    return {
+        place: [(latent, norm) for latent, norm in zip(latents, norms, strict=True) if latent >= 0]
+        for place, latents, norms in rows
+    }

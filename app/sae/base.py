@@ -1,7 +1,7 @@
 """What every SAE offers, whatever its architecture and the format it came in."""
 
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -14,7 +14,13 @@ class SAEFormatError(ValueError):
 
 @dataclass(frozen=True)
 class SAEConfig:
-    """An SAE's facts in normal form. ``reads`` and ``writes`` are hook points (``model.layers.9:out``)."""
+    """An SAE's facts in normal form.
+
+    ``reads`` and ``writes`` are hook points (``model.layers.9:out``), or names of other libraries
+    (``blocks.9.hook_resid_post``) until a subject resolves them. ``d_in`` is the width of all reads together.
+    ``heads`` is the number of attention heads whose outputs lie side by side in the input, if it is of that kind.
+    ``extra`` holds what else a reader found worth showing.
+    """
 
     architecture: str
     d_in: int
@@ -25,7 +31,23 @@ class SAEConfig:
     prepend_bos: bool = True
     context: int | None = None
     signed: bool = False
+    heads: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Steps(NamedTuple):
+    """How a pursuit went. latent: [positions, steps] int64 in order of selection, -1 after it stopped;
+    residual: [positions, steps] fp32, the norm of what was left after each step."""
+
+    latent: Tensor
+    residual: Tensor
+
+
+@runtime_checkable
+class Pursuing(Protocol):
+    """An SAE that chooses its latents one after another and can say in which order."""
+
+    def pursue(self, x: Tensor) -> Steps: ...
 
 
 class SAE(Protocol):
@@ -36,15 +58,16 @@ class SAE(Protocol):
 
     @property
     def W_dec(self) -> Tensor:
-        """[n_latents, d_out] fp32."""
+        """[n_latents, d_out]: all writes side by side."""
         ...
 
     def encode(self, x: Tensor) -> Acts:
-        """x: [positions, d_in] of any float dtype -> the active latents of each position."""
+        """x: [positions, d_in] of any float dtype (several reads side by side) -> each position's active latents."""
         ...
 
-    def decode(self, acts: Acts) -> Tensor:
-        """Reconstruction [positions, d_out] fp32."""
+    def decode(self, acts: Acts, x: Tensor) -> Tensor:
+        """Reconstruction [positions, d_out] fp32. ``x`` is what was encoded: normalisation is undone from it, and
+        skip connections read it."""
         ...
 
     def to(self, device: Any) -> "SAE":

@@ -1,55 +1,60 @@
-"""TopK SAEs (Gao et al. 2024): relu of the pre-activations, kept where among the token's k largest."""
+"""TopK SAEs (Gao et al. 2024) and their kin: AbsTopK, signed TopK, vSAE's means, g-SAE at inference."""
 
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from app.sae.acts import Acts, from_rows
-from app.sae.base import SAEConfig
+from app.sae.linear import Block, Linear, norms
 
 
-@dataclass(frozen=True, eq=False)
-class TopK:
-    """W_enc [d_in, n], b_enc [n], W_dec [n, d_in], b_dec [d_in], all fp32.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TopK(Linear):
+    """Of each position the ``k`` latents with the largest pre-activations, relu'd where ``relu``.
 
-    ``subtract_b_dec`` is SAELens's apply_b_dec_to_input. With ``rescale_by_decoder_norm`` the k largest are
-    chosen by ``pre_acts * norm(W_dec)``, those products are the activations, and decoding divides them by the
-    norms again (SAELens's rescale_acts_by_decoder_norm).
+    ``by_magnitude`` chooses by absolute value and keeps the sign (AbsTopK; sparsify's old signed flag).
+    With ``rescale_by_decoder_norm`` the choice is by ``pre_acts * norm(W_dec)``, those products are the
+    activations, and decoding divides by the norms again (SAELens: rescale_acts_by_decoder_norm).
     """
 
-    config: SAEConfig
-    W_enc: Tensor
-    b_enc: Tensor
-    W_dec: Tensor
-    b_dec: Tensor
     k: int
-    subtract_b_dec: bool = True
+    relu: bool = True
+    by_magnitude: bool = False
     rescale_by_decoder_norm: bool = False
 
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Acts:
-        """x: [positions, d_in] -> Acts; computed in fp32."""
-        x = x.float()
-        if self.subtract_b_dec:
-            x = x - self.b_dec
-        pre_acts = torch.addmm(self.b_enc, x, self.W_enc)
+        """x: [positions, d_in] -> Acts, at most k a position."""
+        blocks = self.blocks(x)
         if self.rescale_by_decoder_norm:
-            pre_acts = pre_acts * self.W_dec.norm(dim=1)
-        values, latents = pre_acts.topk(self.k, dim=1, sorted=False)
-        return from_rows(values.relu(), latents)
+            scale = norms(self.W_dec)
+            blocks = (Block(first, a * scale[first : first + a.shape[1]]) for first, a in blocks)
+        values, latents = largest(blocks, self.k, by_magnitude=self.by_magnitude)
+        return from_rows(values.relu() if self.relu else values, latents)
 
     @torch.inference_mode()
-    def decode(self, acts: Acts) -> Tensor:
-        W_dec = self.W_dec
+    def decode(self, acts: Acts, x: Tensor) -> Tensor:
         if self.rescale_by_decoder_norm:
-            W_dec = W_dec / W_dec.norm(dim=1, keepdim=True)
-        summed = torch.nn.functional.embedding_bag(
-            acts.latent, W_dec, acts.offsets(), mode="sum", per_sample_weights=acts.value
-        )
-        return summed + self.b_dec
+            acts = acts._replace(value=acts.value / norms(self.W_dec)[acts.latent])
+        return super().decode(acts, x)
 
-    def to(self, device: Any) -> "TopK":
-        moved = {name: getattr(self, name).to(device) for name in ("W_enc", "b_enc", "W_dec", "b_dec")}
-        return replace(self, **moved)
+
+def largest(blocks: Iterable[Block], k: int, *, by_magnitude: bool = False) -> tuple[Tensor, Tensor]:
+    """The k largest pre-activations of each position over all blocks: values and latents, both [positions, k]."""
+    values, latents = None, None
+    for first, pre_acts in blocks:
+        score = pre_acts.abs() if by_magnitude else pre_acts
+        chosen = score.topk(min(k, score.shape[1]), dim=1, sorted=False).indices
+        found = pre_acts.gather(1, chosen)
+        if values is None or latents is None:
+            values, latents = found, chosen + first
+            continue
+        values, latents = torch.cat([values, found], 1), torch.cat([latents, chosen + first], 1)
+        score = values.abs() if by_magnitude else values
+        kept = score.topk(min(k, score.shape[1]), dim=1, sorted=False).indices
+        values, latents = values.gather(1, kept), latents.gather(1, kept)
+    assert values is not None
+    assert latents is not None
+    return values, latents

@@ -10,10 +10,11 @@ from app.errors import SubjectUnavailable
 
 
 class HookPoint(NamedTuple):
-    """A module of the subject and which side of it: written ``model.layers.9:out``."""
+    """A module of the subject and which side of it: written ``model.layers.9:out``. Side ``unit`` is for norms: their
+    input over its rms (LayerNorm: standardised), before the gain."""
 
     module: str
-    side: Literal["in", "out"]
+    side: Literal["in", "out", "unit"]
 
     @classmethod
     def parse(cls, text: str) -> "HookPoint":
@@ -22,12 +23,23 @@ class HookPoint(NamedTuple):
             return cls(module, "in")
         if side == "out" and module:
             return cls(module, "out")
+        if side == "unit" and module:
+            return cls(module, "unit")
         raise SubjectUnavailable(
             f"Hook point {text!r} is not of the form 'module.path:in' or 'module.path:out'.", hook_point=text
         )
 
     def __str__(self) -> str:
         return f"{self.module}:{self.side}"
+
+
+def unit(x: Tensor, norm: nn.Module) -> Tensor:
+    """What ``norm`` computes of ``x`` [..., d] before its gain: x / rms(x), or (x - mean) / std for a LayerNorm."""
+    y = x.float()
+    if isinstance(norm, nn.LayerNorm):
+        y = y - y.mean(-1, keepdim=True)
+    epsilon = float(getattr(norm, "variance_epsilon", getattr(norm, "eps", 1e-6)))
+    return (y * (y.pow(2).mean(-1, keepdim=True) + epsilon).rsqrt()).to(x.dtype)
 
 
 class _Reached(Exception):
@@ -75,7 +87,7 @@ def read_activations(
     def keep(point: HookPoint, value: object) -> None:
         tensor = value[0] if isinstance(value, tuple) else value
         assert isinstance(tensor, Tensor)
-        found[point] = tensor
+        found[point] = unit(tensor, resolve(model, point)) if point.side == "unit" else tensor
         if len(found) == len(wanted):
             raise _Reached
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from app.corpus.sequences import Sequence, corpus_hash
 from app.errors import BadRequest
-from app.sae import saelens
 from app.sae.base import SAEConfig
+from app.sae.formats import saelens
 from app.sae.topk import TopK
 from app.subject.hooks import HookPoint
 from app.subject.load import Subject
@@ -101,7 +101,9 @@ def train(
         b_dec=folded["b_dec"],
         k=recipe.k,
     )
-    saelens.write(out, sae, metadata={"training": asdict(recipe) | {"tokens": rows} | (notes or {})})
+    saelens.write(
+        out, sae, matrices=torch.bfloat16, metadata={"training": asdict(recipe) | {"tokens": rows} | (notes or {})}
+    )
     (work / "metrics.jsonl").replace(out / "metrics.jsonl")
     for leftover in work.iterdir():
         leftover.unlink()
@@ -173,7 +175,7 @@ def _optimise(
                 group["lr"] = lr
             dead = since_fired >= recipe.dead_after
             losses = trainer.losses(x, dead)
-            (losses.fvu + recipe.aux_weight * losses.aux).backward()  # type: ignore[no-untyped-call]
+            (losses.fvu + recipe.aux_weight * losses.aux).backward()
             trainer.project_gradient()
             optimiser.step()
             optimiser.zero_grad()
