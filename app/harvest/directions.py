@@ -5,6 +5,29 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from app.sae.base import SAE
+from app.subject.hook_names import hook_point
+from app.subject.hooks import resolve
+from app.subject.load import Subject
+
+
+def residual_directions(sae: SAE, subject: Subject) -> Tensor | None:
+    """[n, d_model]: what one unit of each latent adds to the residual stream at the last place the SAE writes; None
+    where that is no place of the stream. An input of a linear layer (hook_z: o_proj's) goes through the layer."""
+    W_dec, d = sae.W_dec.float(), subject.d_model
+    writes = sae.config.writes
+    if len(writes) > 1 and W_dec.shape[1] == len(writes) * d:
+        return W_dec[:, -d:]
+    point = hook_point(writes[-1], subject.model)
+    module = resolve(subject.model, point)
+    weight = getattr(module, "weight", None)
+    if point.side == "in" and isinstance(weight, Tensor) and weight.ndim == 2:
+        weight = weight.detach().float()
+        through = weight.T if isinstance(module, torch.nn.Linear) else weight  # GPT-2's Conv1D keeps [in, out]
+        if through.shape == (W_dec.shape[1], d):
+            return W_dec @ through
+    return W_dec if W_dec.shape[1] == d else None
+
 
 class Projection(NamedTuple):
     """The tokens whose logits a latent raises and lowers most; all [n, k], strongest first."""

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from app.corpus.sequences import Sequence
-from app.harvest.directions import decoder_neighbours, encoder_decoder_cosine, project
+from app.harvest.directions import decoder_neighbours, encoder_decoder_cosine, project, residual_directions
 from app.harvest.harvester import Harvester
 from app.harvest.labels import peak_label, vocabulary_label
 from app.harvest.run import Parameters
 from app.harvest.samples import N_INTERVALS
 from app.harvest.stats import LatentStats
 from app.sae.base import SAE
+from app.sae.heads import per_head_shares
 from app.store.bulk import ExampleRows, LatentRows
 from app.store.tables import TOP
 from app.subject.load import Subject
@@ -26,7 +27,8 @@ def latent_rows(
     stats = harvester.stats
     vocabulary = subject.vocabulary
     unembedding = subject.unembedding()[:, : len(vocabulary)]
-    projection = project(sae.W_dec, unembedding, parameters.promoted)
+    directions = residual_directions(sae, subject)
+    projection = None if directions is None else project(directions, unembedding, parameters.promoted)
     ids, cosines = decoder_neighbours(sae.W_dec, parameters.neighbours)
     fired = stats.count.double()
     n = max(stats.positions, 1)
@@ -34,8 +36,11 @@ def latent_rows(
     variance = (stats.squares / n - mean * mean).clamp_min(0)
     first, positive, negative = _trimmed_histograms(stats)
     W_enc: Tensor | None = getattr(sae, "W_enc", None)
-    cosine = encoder_decoder_cosine(W_enc, sae.W_dec) if W_enc is not None else torch.full((len(ids),), np.nan)
-    promoted_ids = projection.promoted_ids.tolist()
+    comparable = W_enc is not None and W_enc.shape == sae.W_dec.T.shape and sae.config.reads == sae.config.writes
+    cosine = encoder_decoder_cosine(W_enc, sae.W_dec) if comparable and W_enc is not None else None
+    nothing: list[list[int]] = [[] for _ in range(sae.config.n_latents)]
+    promoted_ids = nothing if projection is None else projection.promoted_ids.tolist()
+    heads = sae.config.heads
     peaks = [peak_label([vocabulary.text(i) for i in row]) for row in _peak_tokens(harvester, sequences)]
     columns: dict[str, Any] = {
         "index": np.arange(sae.config.n_latents),
@@ -49,13 +54,14 @@ def latent_rows(
         "histogram": positive,
         "histogram_negative": negative,
         "promoted_ids": promoted_ids,
-        "promoted_logits": projection.promoted_logits.tolist(),
-        "suppressed_ids": projection.suppressed_ids.tolist(),
-        "suppressed_logits": projection.suppressed_logits.tolist(),
+        "promoted_logits": nothing if projection is None else projection.promoted_logits.tolist(),
+        "suppressed_ids": nothing if projection is None else projection.suppressed_ids.tolist(),
+        "suppressed_logits": nothing if projection is None else projection.suppressed_logits.tolist(),
         "neighbour_ids": ids.tolist(),
         "neighbour_cosines": cosines.tolist(),
-        "decoder_norm": _numpy(sae.W_dec.norm(dim=1)),
-        "encoder_decoder_cosine": _numpy(cosine),
+        "decoder_norm": _numpy(sae.W_dec.float().norm(dim=1)),
+        "encoder_decoder_cosine": np.full(len(ids), np.nan) if cosine is None else _numpy(cosine),
+        "head_shares": [None] * len(ids) if heads is None else per_head_shares(sae.W_dec, heads).tolist(),
         "label": [
             peak or vocabulary_label([vocabulary.text(i) for i in row])
             for peak, row in zip(peaks, promoted_ids, strict=True)

@@ -85,7 +85,7 @@ _LATENT_TYPES = {
     "histogram_negative": "int4[]", "promoted_ids": "int4[]", "promoted_logits": "float4[]",
     "suppressed_ids": "int4[]", "suppressed_logits": "float4[]", "neighbour_ids": "int4[]",
     "neighbour_cosines": "float4[]", "decoder_norm": "float4", "encoder_decoder_cosine": "float4", "label": "text",
-    "label_source": "text", "label_score": "float4",
+    "label_source": "text", "label_score": "float4", "head_shares": "float4[]",
 }  # fmt: skip
 _EXAMPLE_TYPES = {
     "sae_id": "int4", "latent": "int4", "sign": "int2", "interval": "int2", "rank": "int2", "sequence_id": "int4",

@@ -85,6 +85,7 @@ class LatentRecord:
     label: str
     label_source: str
     label_score: float | None
+    head_shares: list[float] | None
 
 
 @dataclass(frozen=True)

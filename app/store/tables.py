@@ -113,6 +113,7 @@ latent = Table(
     Column("label", Text, nullable=False),
     Column("label_source", Text, nullable=False),
     Column("label_score", REAL),
+    Column("head_shares", ARRAY(REAL)),
     Index("latent_by_density", "sae_id", "density", "index"),
     Index("latent_by_maximum", "sae_id", "maximum", "index"),
     postgresql_partition_by="LIST (sae_id)",

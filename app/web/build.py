@@ -1,5 +1,7 @@
 """Database rows to page contexts."""
 
+import math
+
 import numpy as np
 
 from app import urls
@@ -101,6 +103,7 @@ def histogram(latent: LatentRecord) -> c.Histogram:
 def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
     return c.Example(
         interval="top" if record.interval == TOP else str(record.interval),
+        sign=record.sign,
         rank=record.rank,
         tokens=vocabulary.pieces(record.token_ids),
         token_ids=record.token_ids,
@@ -141,7 +144,8 @@ def feature_page(
         mean=latent.mean,
         std=latent.std,
         decoder_norm=latent.decoder_norm,
-        encoder_decoder_cosine=latent.encoder_decoder_cosine,
+        encoder_decoder_cosine=None if math.isnan(latent.encoder_decoder_cosine) else latent.encoder_decoder_cosine,
+        head_shares=latent.head_shares,
         histogram=histogram(latent),
         promoted=token_logits(latent.promoted_ids, latent.promoted_logits, vocabulary),
         suppressed=token_logits(latent.suppressed_ids, latent.suppressed_logits, vocabulary),
@@ -156,19 +160,22 @@ def feature_page(
 
 
 def groups(page: c.FeaturePage) -> list[c.ExampleGroup]:
-    """Top first, then the tenths of the activation range from the strongest down."""
-    peak = max(abs(page.max), abs(page.min))
+    """Per sign, positive first: top, then the tenths of that sign's range from the strongest down."""
     out = []
-    for name in ["top", *map(str, range(9, -1, -1))]:
-        mine = [e for e in page.examples if e.interval == name]
-        if not mine:
-            continue
-        if name == "top":
-            out.append(c.ExampleGroup(interval="top", title="Top activations", low=None, high=None,
-                                      contexts=len(mine), examples=mine))  # fmt: skip
-            continue
-        tenth = int(name)
-        low, high = peak * tenth / 10, peak * (tenth + 1) / 10
-        title = f"{10 * tenth} to {10 * (tenth + 1)}% of the maximum"
-        out.append(c.ExampleGroup(interval=name, title=title, low=low, high=high, contexts=len(mine), examples=mine))
+    for sign, peak in ((1, page.max), (-1, -page.min)):
+        signed = [e for e in page.examples if e.sign == sign]
+        for name in ["top", *map(str, range(9, -1, -1))]:
+            if mine := [e for e in signed if e.interval == name]:
+                out.append(group(name, sign, peak, mine))
     return out
+
+
+def group(name: str, sign: int, peak: float, examples: list[c.Example]) -> c.ExampleGroup:
+    low, high = (None, None) if name == "top" else (peak * int(name) / 10, peak * (int(name) + 1) / 10)
+    if name == "top":
+        title = "Top activations" if sign > 0 else "Most negative activations"
+    else:
+        title = f"{10 * int(name)} to {10 * (int(name) + 1)}% of the {'maximum' if sign > 0 else 'minimum'}"
+    return c.ExampleGroup(
+        interval=name, sign=sign, title=title, low=low, high=high, contexts=len(examples), examples=examples
+    )

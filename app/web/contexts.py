@@ -41,6 +41,7 @@ class Example(BaseModel):
     """
 
     interval: str
+    sign: int  # -1 where the context is one of negative activations
     rank: int
     tokens: list[str]
     token_ids: list[int]
@@ -56,6 +57,7 @@ class ExampleGroup(BaseModel):
     """The examples of one interval; ``low`` and ``high`` bound |activation| (None for the top examples)."""
 
     interval: str
+    sign: int
     title: str
     low: float | None
     high: float | None
@@ -181,7 +183,8 @@ class FeaturePage(BaseModel):
     mean: float
     std: float
     decoder_norm: float
-    encoder_decoder_cosine: float
+    encoder_decoder_cosine: float | None  # None where encoder and decoder live in different spaces
+    head_shares: list[float] | None  # attention-output SAEs: each head's share of the squared decoder norm
     histogram: Histogram
     promoted: list[TokenLogit]
     suppressed: list[TokenLogit]
@@ -223,6 +226,15 @@ class PromptLatent(BaseModel):
     url: str
 
 
+class PursuitStep(BaseModel):
+    """One step of a matching pursuit at a token: the latent it chose, and the norm of what was left after it."""
+
+    index: int
+    label: str
+    residual: float
+    url: str
+
+
 class InspectResult(BaseModel):
     """A prompt read by the subject and one SAE. ``latents`` are the strongest over ``scope``."""
 
@@ -236,6 +248,7 @@ class InspectResult(BaseModel):
     sort: Ranking
     active: int
     latents: list[PromptLatent]
+    steps: list[PursuitStep] | None  # of pursuits, at the token asked for, in order of selection
     milliseconds: float
 
 

@@ -214,7 +214,8 @@ async def run_inspect(
     if token is not None and token >= len(run.pieces):
         raise BadRequest(f"The text has no token {token}; its tokens are 0 to {len(run.pieces) - 1}.", token=token)
     ranked, active = rank(run, await state.scale(db, sae), token=token, by=sort, top=top)
-    summaries = await q.get_summaries(db, sae.id, [r.index for r in ranked])
+    taken = (run.steps or {}).get(token, []) if token is not None else []
+    summaries = await q.get_summaries(db, sae.id, [*(r.index for r in ranked), *(index for index, _ in taken)])
     vocabulary = await state.vocabulary(sae)
     return c.InspectResult(
         sae=sae.slug,
@@ -243,6 +244,14 @@ async def run_inspect(
                 url=urls.feature(sae.address, r.index),
             )
             for r in ranked
+        ],
+        steps=None
+        if run.steps is None or token is None
+        else [
+            c.PursuitStep(
+                index=index, label=summaries[index].label, residual=left, url=urls.feature(sae.address, index)
+            )
+            for index, left in taken
         ],
         milliseconds=round(1000 * run.seconds, 2),
     )
