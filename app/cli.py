@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli_saes import formats, import_sae
 from app.errors import PortInUse, SaescopeError
 from app.settings import Settings, load_settings
 
@@ -22,6 +23,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Explore the features of sparse autoencoders.",
 )
+
+app.command("import")(import_sae)
+app.command()(formats)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
 Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]
@@ -75,7 +79,7 @@ def serve(port: Port = None, home: Home = None) -> None:
 
 @app.command()
 def harvest(
-    sae: Annotated[Path, typer.Option(help="SAE folder in SAELens format.")],
+    sae: Annotated[str, typer.Option(help="SAE: a folder or file in any known format, or an import's slug.")],
     model: Annotated[Path, typer.Option(help="The subject: a Hugging Face folder.")],
     corpus: Annotated[str, typer.Option(help="text:FILE-OR-FOLDER, jsonl:FILE or pkg:NAME.")],
     tokens: Annotated[int | None, typer.Option(min=16, help="At most this many tokens of text.")] = None,
@@ -86,6 +90,7 @@ def harvest(
     """Harvest an SAE over a corpus into the database."""
     from app.corpus.sequences import cut
     from app.corpus.sources import documents
+    from app.harvest.imports import find
     from app.harvest.job import Job, check_slug, default_slug, read_sae, run_job
     from app.harvest.run import Parameters
     from app.store.engine import database_url, sync_engine
@@ -93,8 +98,9 @@ def harvest(
     from app.subject.load import load_subject
 
     settings = load_settings(home=home)
-    found = read_sae(sae)
-    name = check_slug(slug or default_slug(found))
+    path = find(sae, settings.home)
+    found = read_sae(path)
+    name = check_slug(slug or (sae if path.parent == settings.home / "imports" else default_slug(found)))
     subject = load_subject(model, model.resolve().name, settings.dtype, settings.device)
     bos = subject.bos_id if found.config.prepend_bos else None
     texts = documents(corpus, settings.home / "packages")
@@ -105,7 +111,7 @@ def harvest(
     try:
         parameters = Parameters(batch_tokens=settings.batch_tokens)
         revision = run_job(
-            Job(name, sae, corpus, context, parameters),
+            Job(name, path, corpus, context, parameters),
             subject,
             sequences,
             engine,

@@ -72,6 +72,11 @@ class PackageUnavailable(SaescopeError):
     status = 503
 
 
+class HubUnavailable(SaescopeError):
+    code = "hub_unavailable"
+    status = 503
+
+
 class DatabaseUnavailable(SaescopeError):
     code = "database_unavailable"
     status = 503

@@ -1,6 +1,6 @@
 """What every SAE offers, whatever its architecture and the format it came in."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -33,6 +33,22 @@ class SAEConfig:
     signed: bool = False
     heads: int | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+
+def rehooked(config: SAEConfig, hook: str | None, subject: str | None) -> SAEConfig:
+    """The config with what the caller knows better: one hook read instead of the stored one (and written, where both
+    were the same), and the subject's name.
+
+    Raises:
+        SAEFormatError: the SAE reads several hooks, so one cannot stand for them.
+    """
+    if hook is not None and len(config.reads) > 1:
+        raise SAEFormatError(
+            f"The SAE reads {len(config.reads)} hook points, so one hook {hook!r} cannot replace them."
+        )
+    if hook is not None:
+        config = replace(config, reads=(hook,), writes=(hook,) if config.writes == config.reads else config.writes)
+    return config if subject is None else replace(config, subject=subject)
 
 
 class Steps(NamedTuple):

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from app.sae.afa import TopAFA
-from app.sae.base import SAE, SAEConfig, SAEFormatError
+from app.sae.base import SAE, SAEConfig, SAEFormatError, rehooked
 from app.sae.clt import CLT
 from app.sae.crosscoder import Crosscoder
 from app.sae.formats.files import Options, Source, Tensors
@@ -26,6 +26,7 @@ from app.sae.relu import ReLU
 from app.sae.switch import Switch
 from app.sae.topk import TopK
 
+NAME, DETAIL = "saescope", "saescope's own: saescope.json, sae.safetensors"
 CONFIG, WEIGHTS, VERSION = "saescope.json", "sae.safetensors", 1
 FAMILIES: dict[str, Any] = {
     c.__name__: c
@@ -94,7 +95,8 @@ def read(source: Source, options: Options) -> SAE:
     tensors = Tensors(values, source.folder / WEIGHTS)
     try:
         config = told["config"] | {name: tuple(told["config"][name]) for name in ("reads", "writes")}
-        given: dict[str, Any] = {"config": SAEConfig(**config), **told["options"]}
+        stored = rehooked(SAEConfig(**config), options.hook, options.subject)
+        given: dict[str, Any] = {"config": stored, **told["options"]}
         if "normalise" in given:
             given["normalise"] = Normalisation(**given["normalise"])
             if given["normalise"].kind not in get_args(Kind):

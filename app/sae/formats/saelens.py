@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from app.sae.base import SAE, SAEConfig, SAEFormatError
+from app.sae.base import SAE, SAEConfig, SAEFormatError, rehooked
 from app.sae.formats.files import Keys, Options, Source, Tensors
 from app.sae.gated import Gated
 from app.sae.jumprelu import JumpReLU
@@ -179,7 +179,7 @@ def _config(
     if isinstance(ours, dict):
         extra |= ours.get("extra", {})
         architecture = str(ours.get("architecture", architecture))
-    return SAEConfig(
+    stored = SAEConfig(
         architecture={"standard": "relu"}.get(architecture, architecture),
         d_in=d_in,
         n_latents=n,
@@ -192,6 +192,7 @@ def _config(
         heads=ours.get("heads") if isinstance(ours, dict) else None,
         extra=extra,
     )
+    return rehooked(stored, options.hook, None) if isinstance(ours, dict) else stored
 
 
 def _hook(keys: Keys, fact: Any, side: str) -> str:
