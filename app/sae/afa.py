@@ -22,7 +22,7 @@ class TopAFA(Linear):
         target = self.centred(x).norm(dim=1, keepdim=True)
         acts = torch.cat([a for _, a in self.blocks(x)], dim=1).relu()
         squares, order = (acts * norms(self.W_dec)).pow(2).sort(dim=1, descending=True)
-        reached = squares.cumsum(1)
+        reached = squares.double().cumsum(1)  # in fp32 the last small terms would vanish and k hang on rounding
         reached[:, -1] = torch.inf
         k = (reached.sqrt() - target).abs().argmin(dim=1, keepdim=True) + 1
         kept = torch.arange(acts.shape[1], device=acts.device) < k

@@ -35,7 +35,7 @@ class Normalisation:
                 return x * _unit_factor(x)
             case "layer_norm":
                 centred = x - x.mean(-1, keepdim=True)
-                return centred / (centred.std(-1, keepdim=True) + EPSILON)
+                return centred / (_std(centred) + EPSILON)
             case _:
                 return x
 
@@ -50,9 +50,15 @@ class Normalisation:
                 return x_hat / _unit_factor(x)
             case "layer_norm":
                 mean = x.mean(-1, keepdim=True)
-                return x_hat * (x - mean).std(-1, keepdim=True) + mean
+                return x_hat * _std(x - mean) + mean
             case _:
                 return x_hat
+
+
+def _std(centred: Tensor) -> Tensor:
+    """The unbiased standard deviation of rows whose mean is taken out: [positions, 1]."""
+    variance: Tensor = centred.pow(2).sum(-1, keepdim=True) / (centred.shape[-1] - 1)
+    return variance.sqrt()
 
 
 def _unit_factor(x: Tensor) -> Tensor:

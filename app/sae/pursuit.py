@@ -39,17 +39,17 @@ class MatchingPursuit:
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, d] -> Acts. A latent chosen twice has the sum of its values."""
         chosen, values, _ = self._pursue(x)
-        summed, latents = _sum_repeats(chosen, values)
+        summed, latents = _sum_repeats(chosen.clamp_min(0), values)
         return from_rows(summed, latents)
 
     @torch.inference_mode()
     def pursue(self, x: Tensor) -> Steps:
         """The latents in order of selection and the residual norm after each step."""
         chosen, values, residual = self._pursue(x)
-        return Steps(torch.where(values != 0, chosen, -1), residual)
+        return Steps(chosen, residual)
 
     def _pursue(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """chosen, values, residual norms: each [positions, steps]; a value of 0 is a step not taken."""
+        """chosen, values, residual norms: each [positions, steps]; chosen is -1 and the value 0 where no step was taken."""
         rows = max(1, CHUNK_ELEMENTS // len(self.W_dec))
         parts = [self._pursue_rows(x[i : i + rows]) for i in range(0, len(x), rows)] or [self._pursue_rows(x)]
         chosen, values, residual = (torch.cat(column) for column in zip(*parts, strict=True))
@@ -59,7 +59,7 @@ class MatchingPursuit:
         left = self.normalise.into(x.float())
         if self.subtract_b_dec:
             left = left - self.b_dec
-        chosen = torch.zeros(len(x), self.steps, dtype=torch.int64, device=x.device)
+        chosen = torch.full((len(x), self.steps), -1, device=x.device)
         values = torch.zeros(len(x), self.steps, device=x.device)
         norms = torch.zeros(len(x), self.steps, device=x.device)
         going = torch.ones(len(x), dtype=torch.bool, device=x.device)
@@ -67,11 +67,12 @@ class MatchingPursuit:
             value, latent = (left @ self.W_dec.T).max(dim=1)
             if self.relu:
                 value = value.relu()
+                going = going & (value > 0)
             value = torch.where(going, value, 0)
-            repeated = ((chosen[:, :step] == latent[:, None]) & (values[:, :step] != 0)).any(1)
+            repeated = (chosen[:, :step] == latent[:, None]).any(1)
             left = left - value[:, None] * self.W_dec[latent]
-            chosen[:, step], values[:, step], norms[:, step] = latent, value, left.norm(dim=1)
-            going = going & (value != 0)
+            chosen[:, step] = torch.where(going, latent, -1)
+            values[:, step], norms[:, step] = value, left.norm(dim=1)
             if self.stop_on_repeat:
                 going = going & ~repeated
             if self.residual_threshold:
