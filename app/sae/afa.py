@@ -21,10 +21,13 @@ class TopAFA(Linear):
         """x: [positions, d_in] -> Acts."""
         target = self.centred(x).norm(dim=1, keepdim=True)
         acts = torch.cat([a for _, a in self.blocks(x)], dim=1).relu()
-        squares, order = (acts * norms(self.W_dec)).pow(2).sort(dim=1, descending=True)
+        squares = (acts * norms(self.W_dec)).pow(2)
+        # What is 0 adds nothing and is not active, so only as many as the fullest position has need be in order.
+        some = int((squares > 0).sum(1).max()) + 1 if len(x) else 1
+        squares, order = squares.topk(min(some, squares.shape[1]), dim=1)
         reached = squares.double().cumsum(1)  # in fp32 the last small terms would vanish and k hang on rounding
-        reached[:, -1] = torch.inf
+        if reached.shape[1] == acts.shape[1]:
+            reached[:, -1] = torch.inf
         k = (reached.sqrt() - target).abs().argmin(dim=1, keepdim=True) + 1
-        kept = torch.arange(acts.shape[1], device=acts.device) < k
-        width = int(k.max()) if len(k) else 0
-        return from_rows((acts.gather(1, order) * kept)[:, :width], order[:, :width])
+        kept = torch.arange(reached.shape[1], device=acts.device) < k
+        return from_rows(acts.gather(1, order) * kept, order)

@@ -45,11 +45,12 @@ class MatchingPursuit:
     @torch.inference_mode()
     def pursue(self, x: Tensor) -> Steps:
         """The latents in order of selection and the residual norm after each step."""
-        chosen, values, residual = self._pursue(x)
+        chosen, _, residual = self._pursue(x)
         return Steps(chosen, residual)
 
     def _pursue(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """chosen, values, residual norms: each [positions, steps]; chosen is -1 and the value 0 where no step was taken."""
+        """chosen, values, residual norms: each [positions, steps]; where no step was taken
+        chosen is -1 and the value 0."""
         rows = max(1, CHUNK_ELEMENTS // len(self.W_dec))
         parts = [self._pursue_rows(x[i : i + rows]) for i in range(0, len(x), rows)] or [self._pursue_rows(x)]
         chosen, values, residual = (torch.cat(column) for column in zip(*parts, strict=True))
