@@ -14,6 +14,7 @@ from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     from app.harvest.run import Progress
 
@@ -85,23 +86,33 @@ def harvest(
     tokens: Annotated[int | None, typer.Option(min=16, help="At most this many tokens of text.")] = None,
     context: Annotated[int, typer.Option(min=16, help="Tokens in a sequence.")] = 128,
     slug: Annotated[str | None, typer.Option(help="The SAE's name in URLs.")] = None,
+    hook: Annotated[str | None, typer.Option(help="Where the SAE reads, e.g. model.layers.9:out.")] = None,
+    k: Annotated[int | None, typer.Option(min=1, help="Active latents a token, where the files do not say.")] = None,
+    ignore_unknown: Annotated[bool, typer.Option("--ignore-unknown", help="Pass over unknown keys.")] = False,
     home: Home = None,
 ) -> None:
     """Harvest an SAE over a corpus into the database."""
     from app.corpus.sequences import cut
     from app.corpus.sources import documents
+    from app.errors import BadRequest
     from app.harvest.imports import find
     from app.harvest.job import Job, check_slug, default_slug, read_sae, run_job
     from app.harvest.run import Parameters
+    from app.sae.formats.files import Options
     from app.store.engine import database_url, sync_engine
     from app.store.migrate import migrate
     from app.subject.load import load_subject
 
     settings = load_settings(home=home)
     path = find(sae, settings.home)
-    found = read_sae(path)
-    name = check_slug(slug or (sae if path.parent == settings.home / "imports" else default_slug(found)))
+    options = Options(hook=hook, k=k, ignore_unknown=ignore_unknown)
+    found = read_sae(path, options)
+    name = check_slug(
+        slug if slug is not None else (sae if path.parent == settings.home / "imports" else default_slug(found))
+    )
     subject = load_subject(model, model.resolve().name, settings.dtype, settings.device)
+    if context > subject.max_context:
+        raise BadRequest(f"--context is {context:,}; {subject.name} reads at most {subject.max_context:,} tokens.")
     bos = subject.bos_id if found.config.prepend_bos else None
     texts = documents(corpus, settings.home / "packages")
     sequences = list(cut(texts, subject.encode, bos_id=bos, context=context, tokens=tokens))
@@ -111,7 +122,7 @@ def harvest(
     try:
         parameters = Parameters(batch_tokens=settings.batch_tokens)
         revision = run_job(
-            Job(name, path, corpus, context, parameters),
+            Job(name, path, corpus, context, parameters, options),
             subject,
             sequences,
             engine,
@@ -158,6 +169,10 @@ def train(
         texts = documents(source, settings.home / "packages")
         most = int(limit) if limit else None
         sequences += list(cut(texts, subject.encode, bos_id=subject.bos_id, context=recipe.context, tokens=most))
+    if not sequences:
+        raise BadRequest(f"The corpus ({', '.join(corpus)}) holds no text of at least 16 tokens.")
+    if out.exists() and not out.is_dir():
+        raise BadRequest(f"{out} is a file; --out is a folder.", path=str(out))
 
     def show(m: Metrics) -> None:
         typer.echo(f"step {m.step}/{m.steps}  fvu {m.fvu:.4f}  dead {m.dead}  {m.tokens_per_second:,.0f} tok/s")
@@ -194,6 +209,8 @@ def progress_bar() -> "tuple[Callable[[Progress], None], Callable[[], None]]":
         last = [0.0]
 
         def line(step: Step) -> None:
+            if step.resumed and not last[0]:
+                typer.echo(f"carrying on after {step.resumed:,} tokens", err=True)
             if step.seconds - last[0] >= 10 or step.tokens == step.total:
                 last[0] = step.seconds
                 speed = (step.tokens - step.resumed) / max(step.seconds, 1e-9)
@@ -240,12 +257,38 @@ def check_port(settings: Settings) -> None:
 
 
 def run_server(settings: Settings) -> None:
+    import signal
+
     import uvicorn
 
     from app.main import create_app
+    from app.store.engine import database_url, sync_engine
+    from app.store.migrate import migrate
 
-    typer.echo(f"saescope is at http://{settings.host}:{settings.port}  (Ctrl-C stops it)", err=True)
-    uvicorn.run(create_app(settings), host=settings.host, port=settings.port, log_level=settings.log_level)
+    # Here a refusal is one line; inside the server it would be a traceback.
+    url = database_url(settings)
+    engine = sync_engine(url)
+    migrate(engine)
+    engine.dispose()
+    # The server raises the signal again when it has ended; this way the embedded database is stopped as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+
+    class Server(uvicorn.Server):
+        """Says when it can be reached, and when it is told to stop."""
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                where = f"http://{settings.host}:{settings.port}"
+                typer.echo(f"saescope is at {where}  (Ctrl-C stops it)", err=True)
+
+        def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
+            if not self.should_exit:
+                typer.echo("\nStopping ...", err=True)
+            super().handle_exit(sig, frame)
+
+    config = uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_level=settings.log_level)
+    Server(config).run()
 
 
 def main() -> None:
@@ -269,7 +312,7 @@ def main() -> None:
         reason = f"{type(error).__name__}: {told[0]}" if told else type(error).__name__
         typer.echo(f"saescope: This should not have happened ({reason}); SAESCOPE_DEBUG=1 shows where.", err=True)
         raise SystemExit(1) from None
-    if status == 130:
+    if status == 130 and sys.argv[1:2] != ["serve"]:
         typer.echo("\nStopped. The same command carries on from here.", err=True)
     if isinstance(status, int) and status:
         raise SystemExit(status)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import platform
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 from fastapi import FastAPI, Request
@@ -11,8 +12,10 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app import __version__
+from app import __version__, urls
 from app.errors import BadRequest, SaescopeError
 from app.harvest.job import read_sae
 from app.live.engine import Engine
@@ -21,8 +24,9 @@ from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
 from app.web.contexts import ErrorPage
+from app.web.inspection import router as inspection
 from app.web.rendering import ROOT, render_page
-from app.web.routes import router
+from app.web.routes import fallback, router
 from app.web.state import State, target
 
 _CSP = "default-src 'self'; script-src 'self'; style-src 'self'{plots}; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"  # noqa: E501
@@ -62,12 +66,15 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url="/api/openapi.json",
     )  # fmt: skip
     app.middleware("http")(_secure)
+    app.add_middleware(Heads)
     app.add_exception_handler(SaescopeError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(SQLAlchemyError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _unexpected)
     app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
-    app.include_router(router)
+    for routes in (router, inspection, fallback):
+        app.include_router(routes)
     return app
 
 
@@ -77,44 +84,87 @@ async def _warm(state: State) -> None:
             saes = await queries.list_saes(connection)
         if saes:
             await state.vocabulary(saes[0])
-            await state.engine.warm(target(saes[0]))
+            await state.engine.warm(target(saes[0], state.settings.home))
 
 
 async def _secure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
     response = await call_next(request)
+    _headers(response)
+    if request.url.path.startswith("/static/"):
+        if "v" in request.query_params and response.status_code in (200, 206, 304):
+            response.headers["cache-control"] = "public, max-age=31536000, immutable"
+    else:
+        response.headers["vary"] = "HX-Request"
+    return response
+
+
+def _headers(response: Response) -> None:
     plots = " 'unsafe-inline'" if response.headers.get("x-saescope-plots") else ""
     response.headers["content-security-policy"] = _CSP.format(plots=plots)
     response.headers["x-content-type-options"] = "nosniff"
     response.headers["referrer-policy"] = "same-origin"
-    if request.url.path.startswith("/static/") and "v" in request.query_params:
-        response.headers["cache-control"] = "public, max-age=31536000, immutable"
-    return response
+
+
+class Heads:
+    """HEAD is answered like GET; the server itself leaves the body out."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
     """Any refusal as JSON where JSON was asked for, else as a page or, for htmx, a fragment."""
+    shown: SaescopeError
     if isinstance(error, RequestValidationError):
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][1:]) or "request"
         shown = BadRequest(f"{name} does not fit: {first['msg'].lower()}.", field=name)
+        if first.get("type") == "json_invalid":
+            shown = BadRequest("The body is not JSON.", field="body")
+        elif first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+            shown = BadRequest("Send the body as JSON, with the header Content-Type: application/json.", field="body")
     elif isinstance(error, SaescopeError):
-        shown = error  # type: ignore[assignment]
+        shown = error
+    elif isinstance(error, HTTPException):
+        known = {404: "There is nothing here.", 405: f"{request.method} is not answered here; see /api/docs."}
+        shown = SaescopeError(known.get(error.status_code, f"{error.detail}."))
+        shown.status, shown.code = error.status_code, {404: "not_found", 405: "method"}.get(error.status_code, "error")
     else:
         told = explain(error)
         if told is None:
             raise error
-        shown = told  # type: ignore[assignment]
+        shown = told
     path = request.url.path
     if path.endswith(".json") or path.startswith("/api/"):
         return JSONResponse(shown.as_json(), status_code=shown.status)
-    page = ErrorPage(status=shown.status, code=shown.code, message=shown.message)
-    name = "error_fragment.html" if request.headers.get("hx-request") else "error.html"
-    return HTMLResponse(render_page(name, page=page), status_code=shown.status)
+    titles = {404: "Not found", 413: "Too long", 503: "Not available"}
+    found = re.match(r"/saes/([^/]+)/.", path)
+    known_sae = found and shown.code not in ("sae_unknown", "database_unavailable")
+    page = ErrorPage(
+        status=shown.status,
+        title=titles.get(shown.status, "That did not work" if shown.status >= 500 else "Not understood"),
+        code=shown.code,
+        message=shown.message,
+        back=urls.sae(found[1]) if found and known_sae else None,
+    )
+    if not request.headers.get("hx-request"):
+        return HTMLResponse(render_page("error.html", page=page), status_code=shown.status)
+    # The fragment takes the place of what it was to be swapped for, so the next request finds its target again.
+    _, _, place = request.headers.get("hx-target", "").partition("#")
+    fragment = render_page("error_fragment.html", page=page, place=place if place.isidentifier() else "")
+    return HTMLResponse(fragment, status_code=shown.status, headers={"hx-push-url": "false"})
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:
     """What nobody foresaw: logged with its traceback by the server, one sentence for the reader."""
-    return await _refuse(request, SaescopeError("Something went wrong here; the server's log says what."))
+    response = await _refuse(request, SaescopeError("Something went wrong here; the server's log says what."))
+    _headers(response)  # this handler runs outside the middleware
+    return response
 
 
 def _hardware() -> str:

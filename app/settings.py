@@ -25,7 +25,7 @@ def default_home() -> Path:
 class Settings(BaseSettings):
     """saescope's settings; docs/settings.md lists them for users and a test keeps the two in step."""
 
-    model_config = SettingsConfigDict(env_prefix="SAESCOPE_", extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="SAESCOPE_", env_ignore_empty=True, extra="ignore")
 
     home: Path = Field(default_factory=default_home, description="Folder for the database, models and SAEs")
     database_url: str | None = Field(
@@ -65,5 +65,8 @@ def load_settings(**overrides: object) -> Settings:
             f"SAESCOPE_{name.upper()} is {first['input']!r}, which does not fit: {first['msg'].lower()}.",
             setting=name,
         ) from None
-    settings.home = settings.home.expanduser().absolute()
+    try:
+        settings.home = settings.home.expanduser().absolute()
+    except RuntimeError:
+        raise InvalidSetting(f"The home {settings.home} names a user there is not.", setting="home") from None
     return settings

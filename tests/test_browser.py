@@ -12,6 +12,14 @@ from app.main import create_app
 from app.web.assets import install_assets
 from tests.conftest import SLUG
 
+PAGES = [
+    "/",
+    f"/saes/{SLUG}",
+    f"/saes/{SLUG}/features/3",
+    "/inspect?text=Paris+is+big&token=2",
+    "/nowhere",
+    "/api/docs",
+]
 CHROMIUM = os.environ.get("SAESCOPE_TEST_CHROMIUM", "/usr/bin/chromium")
 
 
@@ -70,11 +78,54 @@ def test_from_home_to_a_latent_of_a_prompt(page):
     page.get_by_role("link", name="Inspect").click()
     page.get_by_label("Text, up to").fill("Paris is the capital of France")
     page.get_by_role("button", name="Inspect").click()
-    page.locator(".tokens a").nth(2).click()
-    page.wait_for_selector(".tokens a[aria-current]")
+    page.locator(".tokens button").nth(2).click()
+    page.wait_for_selector(".tokens button[aria-current]")
     assert "token=3" in page.url
     page.locator("a.latent").first.click()
     page.wait_for_selector(".stats")
+
+
+def test_a_refused_prompt_leaves_the_form_and_the_next_one_works(browser, site):
+    context = browser.new_context(base_url=site)
+    page = context.new_page()
+    page.goto("/inspect")
+    page.fill("#text", "word " * 60)
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector("#result[role=alert]")
+    assert "limit is 47" in page.inner_text("#result")
+    assert "word+word" not in page.url
+    page.fill("#text", "Paris is big")
+    page.get_by_role("button", name="Inspect").click()
+    page.wait_for_selector(".tokens button")
+    assert page.locator("#text").count() == 1
+    assert page.locator("[role=alert]").count() == 0
+    page.locator(".tokens button").first.click()
+    page.wait_for_selector(".tokens button[aria-current]")
+    page.go_back()
+    page.wait_for_selector(".tokens button")
+    context.close()
+
+
+def test_keys_help_theme_and_jump(browser, site):
+    context = browser.new_context(base_url=site)
+    page = context.new_page()
+    page.goto(f"/saes/{SLUG}/features/3")
+    page.keyboard.press("j")
+    page.wait_for_url("**/features/4")
+    page.keyboard.press("k")
+    page.wait_for_url("**/features/3")
+    page.keyboard.press("?")
+    assert page.locator("#help").is_visible()
+    page.keyboard.press("Escape")
+    assert not page.locator("#help").is_visible()
+    page.keyboard.press("/")
+    page.keyboard.type("12")
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/features/12")
+    for theme in ("light", "dark", "system"):
+        page.locator("#theme").click()
+        assert page.locator("#theme").inner_text() == f"Theme: {theme}"
+    context.close()
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -83,7 +134,14 @@ def test_axe_finds_nothing_serious(browser, site, scheme):
 
     context = browser.new_context(base_url=site, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
-    for path in ("/", f"/saes/{SLUG}", f"/saes/{SLUG}/features/3", "/inspect?text=Paris+is+big", "/nowhere"):
+    for path in (
+        "/",
+        f"/saes/{SLUG}",
+        f"/saes/{SLUG}/features/3",
+        "/inspect?text=Paris+is+big",
+        "/nowhere",
+        "/api/docs",
+    ):
         page.goto(path)
         found = Axe().run(page).response["violations"]
         serious = [(path, v["id"], v["nodes"][0]["html"]) for v in found if v["impact"] in ("serious", "critical")]
@@ -101,7 +159,14 @@ def test_pages_fit_a_phone_and_read_without_javascript(browser, site):
     context.close()
     context = browser.new_context(base_url=site, viewport={"width": 380, "height": 800})
     page = context.new_page()
-    for path in ("/", f"/saes/{SLUG}", f"/saes/{SLUG}/features/3", "/inspect?text=Paris+is+big"):
+    for path in (
+        "/",
+        f"/saes/{SLUG}",
+        f"/saes/{SLUG}/features/3",
+        "/inspect?text=Paris+is+big",
+        "/api/docs",
+        "/nowhere",
+    ):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 380
     context.close()

@@ -14,6 +14,32 @@ from app.train.run import Recipe, train
 from tests.conftest import public_folder, random_sae
 
 
+def test_ctrl_c_keeps_every_batch_that_was_done_and_a_damaged_checkpoint_starts_over(tiny, sequences, tmp_path):
+    import os
+    import signal
+
+    parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=128)
+    file, seen = tmp_path / "checkpoint.pt", []
+
+    def interrupt(progress):
+        seen.append(progress.tokens)
+        if len(seen) == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        harvest(
+            tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_seconds=1e9, on_progress=interrupt
+        )
+    resumed = []
+    harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, on_progress=lambda p: resumed.append(p.resumed))
+    assert resumed[0] == seen[-1]
+    file.write_bytes(file.read_bytes()[:1000])
+    resumed.clear()
+    harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, on_progress=lambda p: resumed.append(p.resumed))
+    assert resumed[0] == 0
+    assert file.with_suffix(".damaged").is_file()
+
+
 class Killed(Exception):
     pass
 
@@ -28,11 +54,11 @@ def test_a_killed_harvest_carries_on_to_the_same_end(tiny, sequences, tmp_path):
             raise Killed
 
     with pytest.raises(Killed):
-        harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_every=2, on_progress=kill)
+        harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_seconds=0, on_progress=kill)
     assert file.is_file()
     starts = []
     again, _ = harvest(
-        tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_every=2,
+        tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_seconds=0,
         on_progress=lambda p: starts.append(p.resumed),
     )  # fmt: skip
     assert starts[0] > 0

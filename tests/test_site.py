@@ -1,5 +1,8 @@
 """The site over HTTP on a real database and a real (tiny, random) transformer."""
 
+import base64
+import json
+
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -10,6 +13,8 @@ from app.subject.hooks import HookPoint, read_activations
 from tests.conftest import SLUG, random_sae
 
 BASE = f"/saes/{SLUG}"
+JSON = {"content-type": "application/json"}
+FAR = base64.urlsafe_b64encode(json.dumps(["index", False, 10**40, 5]).encode()).decode().rstrip("=")
 
 
 def dense_activations(tiny, sequences):
@@ -108,7 +113,14 @@ def test_inspect_agrees_with_encoding_the_prompt(client, tiny):
         ("/inspect?text=hi&token=99", 422, "bad_request", "no token 99"),
         (f"{BASE}?cursor=junk", 422, "bad_request", "junk"),
         (f"{BASE}?sort=nonsense", 422, "bad_request", "sort"),
-        (f"{BASE}/jump?index=abc", 422, "bad_request", "abc"),
+        (f"{BASE}/jump?index=abc", 404, "latent_out_of_range", "abc"),
+        (f"{BASE}/jump?index=", 404, "latent_out_of_range", "no feature number in that"),
+        (f"{BASE}/features/1_0", 404, "latent_out_of_range", "no feature number"),
+        ("/saes/%00", 404, "sae_unknown", "no SAE"),
+        ("/inspect?text=hi&sae=a%00b", 404, "sae_unknown", "no SAE"),
+        ("/inspect?text=", 422, "text_empty", "no text"),
+        (f"{BASE}?cursor=" + "W" * 5000, 422, "bad_request", "does not belong"),
+        (f"{BASE}?cursor={FAR}", 422, "bad_request", "does not belong"),
     ],
 )
 def test_refusals_are_one_sentence_as_page_fragment_and_json(client, path, status, code, says):
@@ -121,7 +133,7 @@ def test_refusals_are_one_sentence_as_page_fragment_and_json(client, path, statu
     assert fragment.status_code == status
     assert "<html" not in fragment.text
     first, _, query = path.partition("?")
-    if not first.endswith("jump"):
+    if not first.endswith(("jump", "%00")):
         told = client.get(f"{first}.json?{query}" if first != BASE else f"{BASE}/features.json?{query}")
         assert told.status_code == status
         assert told.json()["code"] == code
@@ -137,6 +149,48 @@ def test_odd_texts_are_read_whole(client, text):
     page = client.get("/inspect", params={"text": text})
     assert page.status_code == 200
     assert "<script>alert" not in page.text
+
+
+def test_the_jump_box_goes_where_it_says(client):
+    for typed, index in (("0000000005", 5), (" 7 ", 7)):
+        answer = client.get(f"{BASE}/jump", params={"index": typed}, follow_redirects=False)
+        assert answer.headers["location"] == f"{BASE}/features/{index}"
+    assert "has no feature 4095000000" in client.get(f"{BASE}/jump", params={"index": "4095000000"}).text
+
+
+def test_bodies_and_methods_that_do_not_fit_are_one_sentence(client):
+    def told(answer):
+        assert set(answer.json()) == {"code", "message", "detail"}
+        return answer.status_code, answer.json()["message"]
+
+    surrogate = client.post("/api/inspect", content=b'{"text": "\\ud800"}', headers=JSON)
+    assert told(surrogate) == (422, "The text is not valid Unicode: it holds half of a surrogate pair.")
+    assert told(client.post("/api/inspect", content=b"{", headers=JSON)) == (
+        422, "The body is not JSON.",
+    )  # fmt: skip
+    assert "Content-Type: application/json" in told(client.post("/api/inspect", content=b"{}"))[1]
+    assert told(client.get("/api/inspect"))[0] in (404, 405)
+    missing = client.get("/static/missing.js?v=1")
+    assert missing.status_code == 404
+    assert "immutable" not in missing.headers.get("cache-control", "")
+    assert client.head(BASE).status_code == 200
+
+
+def test_many_prompts_at_once_are_all_answered_and_keep_no_page_waiting(client):
+    from concurrent.futures import ThreadPoolExecutor
+
+    def ask(number):
+        if number % 4 == 3:
+            return client.get(f"{BASE}/features/{number % 40}").status_code
+        return client.post("/api/inspect", json={"text": f"{number} Paris is a cat", "sae": SLUG}).status_code
+
+    with ThreadPoolExecutor(60) as pool:
+        assert set(pool.map(ask, range(120))) == {200}
+
+
+def test_a_long_prompts_page_grows_with_the_prompt_not_with_its_square(client):
+    sizes = [len(client.get("/inspect", params={"text": "Paris " * n, "top": 1}).content) for n in (10, 40)]
+    assert sizes[1] - sizes[0] < 30 * 400
 
 
 def test_a_prompt_asked_twice_runs_once(client):

@@ -33,13 +33,28 @@ def documents(spec: str, packages: Path) -> Iterator[Document]:
     if kind == "pkg" and where in PACKAGED:
         return PACKAGED[where](packages)
     if kind == "text" and where:
-        return _text(Path(where).expanduser())
+        return _text(_expanded(where))
     if kind == "jsonl" and where:
-        return _jsonl(Path(where).expanduser())
+        return _jsonl(_expanded(where))
     known = ", ".join(f"pkg:{name}" for name in PACKAGED)
     raise CorpusUnavailable(
         f"Corpus {spec!r} is not known; give text:FILE-OR-FOLDER, jsonl:FILE or one of {known}.", corpus=spec
     )
+
+
+def _expanded(where: str) -> Path:
+    try:
+        return Path(where).expanduser()
+    except RuntimeError:
+        raise CorpusUnavailable(f"{where!r} names a user there is not.", path=where) from None
+
+
+def _checked(document: Document, where: str) -> Document:
+    """The document, if a database can hold it: no NUL in its name, no half of a surrogate pair anywhere."""
+    for part in document:
+        if "\0" in document.name or any("\ud800" <= ch <= "\udfff" for ch in part):
+            raise CorpusUnavailable(f"{where} is not text: it holds a NUL in its name or half of a surrogate pair.")
+    return document
 
 
 def _text(path: Path) -> Iterator[Document]:
@@ -51,25 +66,32 @@ def _text(path: Path) -> Iterator[Document]:
             yield Document(file.name, file.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
             raise CorpusUnavailable(f"{file} is not UTF-8 text: {error.reason}.", path=str(file)) from None
+        except OSError as error:
+            raise CorpusUnavailable(f"{file} cannot be read: {error.strerror}.", path=str(file)) from None
 
 
 def _jsonl(path: Path) -> Iterator[Document]:
     if not path.is_file():
         raise CorpusUnavailable(f"No file at {path}.", path=str(path))
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                text = row["text"]
-            except (json.JSONDecodeError, KeyError, TypeError):
-                raise CorpusUnavailable(
-                    f"Line {number} of {path} is not a JSON object with a 'text'.",
-                    path=str(path),
-                    line=number,
-                ) from None
-            yield Document(str(row.get("id", number)), str(text))
+    try:
+        with path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, 1):
+                if line.strip():
+                    yield _checked(_row(line, path, number), f"Line {number} of {path}")
+    except UnicodeDecodeError as error:
+        raise CorpusUnavailable(f"{path} is not UTF-8 text: {error.reason}.", path=str(path)) from None
+    except OSError as error:
+        raise CorpusUnavailable(f"{path} cannot be read: {error.strerror}.", path=str(path)) from None
+
+
+def _row(line: str, path: Path, number: int) -> Document:
+    try:
+        row = json.loads(line)
+        return Document(str(row.get("id", number)), str(row["text"]))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise CorpusUnavailable(
+            f"Line {number} of {path} is not a JSON object with a 'text'.", path=str(path), line=number
+        ) from None
 
 
 def in_demo_split(title: str) -> bool:

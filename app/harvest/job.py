@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
@@ -74,9 +75,9 @@ def default_slug(sae: SAE) -> str:
 
 
 def check_slug(slug: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]+(?:[-.][a-z0-9]+)*", slug) or slug.endswith(".json"):
+    if not re.fullmatch(r"[a-z0-9]+(?:[-.][a-z0-9]+)*", slug) or slug.endswith(".json") or len(slug) > 80:
         raise BadRequest(
-            f"{slug!r} cannot name an SAE; use lower-case letters and digits, separated by '-' or '.'.",
+            f"{slug[:100]!r} cannot name an SAE; use up to 80 lower-case letters and digits, separated by '-' or '.'.",
             slug=slug,
         )
     return slug
@@ -130,51 +131,58 @@ def _harvest_and_save(
         harvester, seconds = harvest(
             subject, sae, sequences, job.parameters, checkpoint=checkpoint, on_progress=on_progress
         )
-        stored = _keep(artefact, home / "saes" / f"{job.slug}-{weights[:10]}")
-        edges, counts = density_histogram(harvester.stats)
-        counted_tokens = harvester.stats.positions
-        save_harvest(
-            engine,
-            SubjectRow(
-                subject.name,
-                str(subject.path),
-                {"parameters": subject.n_parameters, "layers": subject.n_layers, "d_model": subject.d_model},
-            ),
-            CorpusRows(
-                job.corpus,
-                text_sha256,
-                job.context,
-                len({s.document for s in sequences}),
-                sum(len(s.token_ids) for s in sequences),
-                [(s.token_ids, s.document) for s in sequences],
-            ),
-            SAERow(
-                job.slug,
-                revision,
-                list(sae.config.reads),
-                list(sae.config.writes),
-                sae.config.architecture,
-                sae.config.d_in,
-                sae.config.n_latents,
-                sae.config.signed,
-                {"prepend_bos": sae.config.prepend_bos, "context": sae.config.context, **sae.config.extra},
-                str(stored),
-                weights,
-            ),
-            HarvestRow(
-                parameters_json(job.parameters) | {"dtype": str(subject.dtype).removeprefix("torch.")},
-                harvester.reconstruction.result(),
-                edges,
-                counts,
-                counted_tokens,
-                int((harvester.stats.count == 0).sum()),
-                seconds,
-            ),
-            latent_rows(harvester, sae, subject, sequences, job.parameters),
-            example_rows(harvester, sequences, job.parameters),
-        )
+        target = home / "saes" / f"{job.slug}-{weights[:10]}"
+        with _kept(artefact, target) as stored:
+            edges, counts = density_histogram(harvester.stats)
+            counted_tokens = harvester.stats.positions
+            save_harvest(
+                engine,
+                SubjectRow(
+                    subject.name,
+                    _inside(subject.path, home),
+                    {"parameters": subject.n_parameters, "layers": subject.n_layers, "d_model": subject.d_model},
+                ),
+                CorpusRows(
+                    job.corpus,
+                    text_sha256,
+                    job.context,
+                    len({s.document for s in sequences}),
+                    sum(len(s.token_ids) for s in sequences),
+                    [(s.token_ids, s.document) for s in sequences],
+                ),
+                SAERow(
+                    job.slug,
+                    revision,
+                    list(sae.config.reads),
+                    list(sae.config.writes),
+                    sae.config.architecture,
+                    sae.config.d_in,
+                    sae.config.n_latents,
+                    sae.config.signed,
+                    {"prepend_bos": sae.config.prepend_bos, "context": sae.config.context, **sae.config.extra},
+                    _inside(stored, home),
+                    weights,
+                ),
+                HarvestRow(
+                    parameters_json(job.parameters) | {"dtype": str(subject.dtype).removeprefix("torch.")},
+                    harvester.reconstruction.result(),
+                    edges,
+                    counts,
+                    counted_tokens,
+                    int((harvester.stats.count == 0).sum()),
+                    seconds,
+                ),
+                latent_rows(harvester, sae, subject, sequences, job.parameters),
+                example_rows(harvester, sequences, job.parameters),
+            )
         checkpoint.unlink(missing_ok=True)
     return revision
+
+
+def _inside(path: Path, home: Path) -> str:
+    """``path`` relative to the home if it lies there, so that a home can be moved; else absolute."""
+    path, home = path.resolve(), home.resolve()
+    return str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
 def _saved(engine: Engine, slug: str, revision: str) -> bool:
@@ -187,19 +195,30 @@ def _saved(engine: Engine, slug: str, revision: str) -> bool:
 def _artefact(sae: SAE, home: Path) -> Iterator[tuple[Path, str]]:
     """The SAE in normal form in a folder of its own, and the SHA-256 of its files; the folder goes at the end."""
     (home / "work").mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=home / "work", prefix="sae-") as folder:
+    for left in (home / "work").glob("sae-*-*"):  # of processes that were killed
+        owner = left.name.split("-")[1]
+        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc").exists():
+            shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(dir=home / "work", prefix=f"sae-{os.getpid()}-") as folder:
         save(Path(folder), sae)
         yield Path(folder), _sha256(*sorted(Path(folder).iterdir()))
 
 
-def _keep(folder: Path, to: Path) -> Path:
-    """A copy of the SAE in the home, for inspection after the original has moved."""
-    if not to.is_dir():
+@contextmanager
+def _kept(folder: Path, to: Path) -> Iterator[Path]:
+    """A copy of the SAE in the home, for inspection after the original has moved; taken back if the block fails."""
+    fresh = not to.is_dir()
+    if fresh:
         partial = to.with_name(to.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
         shutil.copytree(folder, partial)
         partial.rename(to)
-    return to
+    try:
+        yield to
+    except BaseException:
+        if fresh:
+            shutil.rmtree(to, ignore_errors=True)
+        raise
 
 
 def _sha256(*files: Path) -> str:

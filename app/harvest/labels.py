@@ -7,20 +7,31 @@ def vocabulary_label(promoted: list[str], most: int = 3) -> str:
     """``promotes Paris, London, Rome``: the promoted tokens, trimmed, each once whatever its case."""
     seen: dict[str, str] = {}
     for token in promoted:
-        shown = token.strip() or repr(token)[1:-1]
+        shown = shown_token(token)
         seen.setdefault(shown.casefold(), shown)
     return "promotes " + ", ".join(list(seen.values())[:most])
+
+
+START = "start of a text"
+_SPACE = {" ": "(space)", "\n": "(line break)", "\n\n": "(paragraph break)", "\t": "(tab)"}
+
+
+def shown_token(token: str) -> str:
+    """A token as a label shows it: trimmed, and by name where nothing but space is left."""
+    return token.strip() or _SPACE.get(token) or ("(line breaks)" if "\n" in token else "(spaces)")
 
 
 def peak_label(tokens: list[str], most: int = 3) -> str:
     """``own, its``: the tokens on which the top contexts peak, the most frequent first, whatever their case.
 
-    Once a token holds half of the peaks, those that peak only once are left out. Empty for a dead latent.
+    Tokens that are only part of a character are left out where there are others. Once a token holds half of the
+    peaks, those that peak only once are left out. Empty for a dead latent.
     """
+    tokens = [t for t in tokens if "\\x" not in t] or tokens
     shown: dict[str, str] = {}
     counts: Counter[str] = Counter()
     for token in tokens:
-        text = token.strip() or repr(token)[1:-1]
+        text = shown_token(token)
         shown.setdefault(text.casefold(), text)
         counts[text.casefold()] += 1
     ranked = counts.most_common(most)

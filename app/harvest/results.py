@@ -9,7 +9,7 @@ from torch import Tensor
 from app.corpus.sequences import Sequence
 from app.harvest.directions import decoder_neighbours, encoder_decoder_cosine, project, residual_directions
 from app.harvest.harvester import Harvester
-from app.harvest.labels import peak_label, vocabulary_label
+from app.harvest.labels import START, peak_label, vocabulary_label
 from app.harvest.run import Parameters
 from app.harvest.samples import N_INTERVALS
 from app.harvest.stats import LatentStats
@@ -41,7 +41,10 @@ def latent_rows(
     nothing: list[list[int]] = [[] for _ in range(sae.config.n_latents)]
     promoted_ids = nothing if projection is None else projection.promoted_ids.tolist()
     heads = sae.config.heads
-    peaks = [peak_label([vocabulary.text(i) for i in row]) for row in _peak_tokens(harvester, sequences)]
+    tops = _peak_tokens(harvester, sequences)
+    peaks = [peak_label([vocabulary.text(i) for i, _ in row]) for row in tops]
+    starts = [bool(row) and sum(first for _, first in row) >= 0.8 * len(row) for row in tops]
+    peaks = [START if start else peak for start, peak in zip(starts, peaks, strict=True)]
     columns: dict[str, Any] = {
         "index": np.arange(sae.config.n_latents),
         "fired": _numpy(stats.count),
@@ -66,20 +69,24 @@ def latent_rows(
             peak or vocabulary_label([vocabulary.text(i) for i in row])
             for peak, row in zip(peaks, promoted_ids, strict=True)
         ],
-        "label_source": ["top-tokens" if peak else "vocab-projection" for peak in peaks],
+        "label_source": [
+            "position" if start else "top-tokens" if peak else "vocab-projection"
+            for start, peak in zip(starts, peaks, strict=True)
+        ],
         "label_score": [None] * sae.config.n_latents,
     }
     return LatentRows(columns)
 
 
-def _peak_tokens(harvester: Harvester, sequences: list[Sequence]) -> list[list[int]]:
-    """For each latent the token ids at which its top contexts (both signs) are strongest."""
-    peaks: list[list[int]] = [[] for _ in range(harvester.stats.n_latents)]
+def _peak_tokens(harvester: Harvester, sequences: list[Sequence]) -> list[list[tuple[int, bool]]]:
+    """For each latent the token ids at which its top contexts (both signs) are strongest, and whether each is the
+    first of its sequence that counts."""
+    peaks: list[list[tuple[int, bool]]] = [[] for _ in range(harvester.stats.n_latents)]
     for table in harvester.top.values():
         latent, slot = (table.magnitude > 0).nonzero(as_tuple=True)
         found = (latent.tolist(), table.sequence[latent, slot].tolist(), table.place[latent, slot].tolist())
         for index, sequence, place in zip(*found, strict=True):
-            peaks[index].append(int(sequences[sequence].token_ids[place]))
+            peaks[index].append((int(sequences[sequence].token_ids[place]), place <= 1))
     return peaks
 
 

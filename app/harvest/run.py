@@ -1,6 +1,8 @@
 """The pass over a corpus: forward to the hook, encode, accumulate; checkpointed, so a killed one carries on."""
 
 import os
+import signal
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -56,13 +58,14 @@ def harvest(
     parameters: Parameters,
     *,
     checkpoint: Path | None = None,
-    checkpoint_every: int = 16,
+    checkpoint_seconds: float = 20.0,
     on_progress: Callable[[Progress], None] = lambda progress: None,
 ) -> tuple[Harvester, float]:
     """Run or finish the pass; returns the accumulators and the seconds spent, earlier runs' included.
 
-    ``checkpoint`` is a file for this very harvest (name it by revision): it is written every
-    ``checkpoint_every`` batches by atomic rename and continued from if it is there.
+    ``checkpoint`` is a file for this very harvest (name it by revision): it is written by atomic rename after the
+    batch in which ``checkpoint_seconds`` have passed since the last, and continued from if it is there. Ctrl-C ends
+    the pass after the batch at hand, with a checkpoint; a second Ctrl-C ends it at once.
 
     Raises:
         BadRequest: the SAE does not fit the subject's activations.
@@ -88,27 +91,57 @@ def harvest(
     spent = _restore(harvester, checkpoint)
     done = sum(len(s.token_ids) for _, batch in batches[: harvester.batches] for s in batch)
     resumed, started = done, time.perf_counter()
-    for number in range(harvester.batches, len(batches)):
-        first, rows = batches[number]
-        padded = pad(rows, subject.device)
-        found = read_activations(subject.model, padded.token_ids, hooks, padded.attention)
-        mask = counted(padded, special)
-        x = beside(found, reads, mask)
-        if x.shape[1] != sae.config.d_in:
-            raise BadRequest(
-                f"The SAE reads {sae.config.d_in} dimensions but {', '.join(map(str, reads))} of {subject.name} has "
-                f"{x.shape[1]}.",
-                d_in=sae.config.d_in,
-                found=x.shape[1],
-            )
-        y = None if reads == writes else beside(found, writes, mask)
-        harvester.update(assemble(sae.encode(x), first, padded, mask), x, y)
-        done += sum(len(s.token_ids) for s in rows)
-        seconds = time.perf_counter() - started
-        if checkpoint is not None and harvester.batches % checkpoint_every == 0:
-            _save(harvester, checkpoint, spent + seconds)
-        on_progress(Progress(done, total, resumed, seconds))
+    saved = started
+    with Interrupt() as stop:
+        for number in range(harvester.batches, len(batches)):
+            first, rows = batches[number]
+            padded = pad(rows, subject.device)
+            found = read_activations(subject.model, padded.token_ids, hooks, padded.attention)
+            mask = counted(padded, special)
+            x = beside(found, reads, mask)
+            if x.shape[1] != sae.config.d_in:
+                raise BadRequest(
+                    f"The SAE reads {sae.config.d_in} dimensions but {', '.join(map(str, reads))} of {subject.name} "
+                    f"has {x.shape[1]}.",
+                    d_in=sae.config.d_in,
+                    found=x.shape[1],
+                )
+            y = None if reads == writes else beside(found, writes, mask)
+            harvester.update(assemble(sae.encode(x), first, padded, mask), x, y)
+            done += sum(len(s.token_ids) for s in rows)
+            seconds = time.perf_counter() - started
+            asked = stop.asked
+            due = time.perf_counter() - saved >= checkpoint_seconds
+            if checkpoint is not None and (due or asked):
+                _save(harvester, checkpoint, spent + seconds)
+                saved = time.perf_counter()
+            on_progress(Progress(done, total, resumed, seconds))
+            if asked:
+                raise KeyboardInterrupt
     return harvester, spent + time.perf_counter() - started
+
+
+class Interrupt:
+    """While it is open, Ctrl-C is only noted (``asked``), so that a batch can be finished and saved before it
+    is raised; a second Ctrl-C is raised at once. In threads other than the main one it does nothing."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> "Interrupt":
+        self._main = threading.current_thread() is threading.main_thread()
+        if self._main:
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._main:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
 
 
 def beside(found: dict[HookPoint, Tensor], points: list[HookPoint], mask: Tensor) -> Tensor:
@@ -134,7 +167,11 @@ def _save(harvester: Harvester, path: Path, seconds: float) -> None:
 def _restore(harvester: Harvester, path: Path | None) -> float:
     if path is None or not path.is_file():
         return 0.0
-    saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=harvester.stats.count.device)
+    try:
+        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=harvester.stats.count.device)
+    except Exception:  # torch raises many types for a file that is cut; the pass starts over
+        path.rename(path.with_suffix(".damaged"))
+        return 0.0
     harvester.load_state_dict(saved["state"])
     return float(saved["seconds"])
 

@@ -1,5 +1,6 @@
 """The PostgreSQL server that comes with saescope: started when needed, stopped with the last process using it."""
 
+import json
 import os
 import shutil
 import stat
@@ -44,6 +45,7 @@ def start_embedded(home: Path) -> str:
 
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         _keep_folders_private(home, data)
+    _forget_dead_processes(data)
     try:
         server = pgserver.get_server(data)
     except (OSError, RuntimeError, subprocess.SubprocessError) as error:
@@ -52,6 +54,19 @@ def start_embedded(home: Path) -> str:
         ) from error
     url: str = server.get_uri()
     return url
+
+
+def _forget_dead_processes(data: Path) -> None:
+    """The library counts the processes that use a server in a file and stops it with the last. One that was killed
+    never leaves the count, so the server would outlive everybody: take the dead ones out."""
+    file = data / ".handle_pids.json"
+    try:
+        pids = json.loads(file.read_text())
+        alive = [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        if Path("/proc").exists() and alive != pids:
+            file.write_text(json.dumps(alive))
+    except (OSError, ValueError, TypeError):
+        return
 
 
 def _keep_folders_private(home: Path, data: Path) -> None:
@@ -94,6 +109,13 @@ def closed_parent(path: Path) -> Path | None:
 def _reason(data: Path, error: Any) -> str:
     """The last line of the server's own log, else what was raised."""
     log = data / "log"
+    try:
+        next(iter((data / "base").iterdir()), None)
+        owner = data.owner()
+    except (OSError, KeyError):
+        owner = ""
+    if owner == "root":
+        return f"its files belong to root; the server runs as another user (chown -R pgserver {data})."
     if log.is_file():
         lines = [line for line in log.read_text(errors="replace").splitlines() if "FATAL" in line or "ERROR" in line]
         if lines:

@@ -7,6 +7,7 @@ import psycopg
 from sqlalchemy import Engine, create_engine, make_url
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.errors import DatabaseUnavailable, DiskFull, SaescopeError
@@ -19,7 +20,7 @@ def database_url(settings: Settings) -> URL:
     text = settings.database_url or start_embedded(settings.home)
     try:
         url = make_url(text)
-    except ArgumentError:
+    except (ArgumentError, ValueError):
         raise DatabaseUnavailable(
             "SAESCOPE_DATABASE_URL is not a database URL; wanted postgresql://user@host:port/database."
         ) from None
@@ -51,10 +52,20 @@ def explain(error: Exception) -> SaescopeError | None:
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, psycopg.errors.DiskFull):
         return DiskFull("The database's disk is full; free some space and try again.")
+    if isinstance(error, PoolTimeout):
+        return DatabaseUnavailable("The server is busy with other requests; try again in a moment.")
+    if isinstance(original, psycopg.ProgrammingError) and not isinstance(error, DBAPIError):
+        return DatabaseUnavailable(f"The database's URL is not understood: {str(original).strip().splitlines()[0]}")
+    if isinstance(original, psycopg.ProgrammingError) and "connection" in str(original):
+        return DatabaseUnavailable(f"The database's URL is not understood: {str(original).strip().splitlines()[0]}")
     if isinstance(error, OperationalError) or isinstance(original, psycopg.OperationalError):
         lines = str(original).strip().splitlines()
         reason = lines[0] if lines else "no answer"
-        return DatabaseUnavailable(f"The database does not answer: {reason}", reason=reason)
+        return DatabaseUnavailable(
+            f"The database does not answer: {reason.rstrip('.')}. Start it again; the embedded one starts with "
+            "saescope.",
+            reason=reason,
+        )
     return None
 
 

@@ -157,6 +157,8 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
     Raises:
         UnknownSAE: there is none; names those there are.
     """
+    if "\0" in address or any("\ud800" <= ch <= "\udfff" for ch in address):  # no text of a database
+        raise UnknownSAE(f"There is no SAE {address[:60]!r} here.", sae=repr(address[:60]))
     slug, at, revision = address.partition("@")
     query = _saes().where(t.sae.c.slug == slug).order_by(t.sae.c.id.desc()).limit(1)
     row = (await connection.execute(query.where(t.sae.c.revision == revision) if at else query)).first()
@@ -246,12 +248,14 @@ def _write_cursor(sort: str, descending: bool, value: float, index: int) -> str:
 
 def _read_cursor(cursor: str, sort: str, descending: bool) -> tuple[float, int]:
     try:
+        if len(cursor) > 200:
+            raise ValueError("cursor")
         made_for, order, value, index = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
         value = int(value) if sort == "index" else struct.unpack("f", struct.pack("f", float(value)))[0]
         index = int(index)
-        if not -(2**31) <= index < 2**31:
+        if not -(2**31) <= index < 2**31 or (sort == "index" and not -(2**31) <= value < 2**31):
             raise ValueError("index")
-    except (ValueError, TypeError, OverflowError, struct.error, binascii.Error, UnicodeDecodeError):
+    except (ValueError, TypeError, OverflowError, struct.error, binascii.Error, UnicodeDecodeError, RecursionError):
         made_for, order, value, index = None, None, 0.0, 0
     if made_for != sort or order is not descending:
         raise BadRequest(

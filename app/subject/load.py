@@ -33,6 +33,11 @@ class Subject:
         return int(self.model.config.hidden_size)  # type: ignore[union-attr, arg-type]
 
     @property
+    def max_context(self) -> int:
+        """The longest sequence the subject reads, in tokens."""
+        return int(getattr(self.model.config, "max_position_embeddings", 0) or 1 << 30)
+
+    @property
     def n_layers(self) -> int:
         return int(self.model.config.num_hidden_layers)  # type: ignore[union-attr, arg-type]
 
@@ -93,6 +98,8 @@ def _final_norm(model: Any) -> Any | None:
 def choose_device(wanted: str) -> torch.device:
     if wanted == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if wanted == "cuda" and not torch.cuda.is_available():
+        raise SubjectUnavailable("SAESCOPE_DEVICE is cuda but there is no CUDA device here; use cpu or auto.")
     return torch.device(wanted)
 
 

@@ -164,18 +164,28 @@ def groups(page: c.FeaturePage) -> list[c.ExampleGroup]:
     out = []
     for sign, peak in ((1, page.max), (-1, -page.min)):
         signed = [e for e in page.examples if e.sign == sign]
+        top = {(e.sequence, e.start) for e in signed if e.interval == "top"}
         for name in ["top", *map(str, range(9, -1, -1))]:
-            if mine := [e for e in signed if e.interval == name]:
-                out.append(group(name, sign, peak, mine))
+            mine = [e for e in signed if e.interval == name]
+            new = mine if name == "top" else [e for e in mine if (e.sequence, e.start) not in top]
+            if mine:
+                out.append(group(name, sign, peak, new, folded=len(mine) - len(new)))
     return out
 
 
-def group(name: str, sign: int, peak: float, examples: list[c.Example]) -> c.ExampleGroup:
+def group(name: str, sign: int, peak: float, examples: list[c.Example], folded: int) -> c.ExampleGroup:
     low, high = (None, None) if name == "top" else (peak * int(name) / 10, peak * (int(name) + 1) / 10)
     if name == "top":
         title = "Top activations" if sign > 0 else "Most negative activations"
     else:
         title = f"{10 * int(name)} to {10 * (int(name) + 1)}% of the {'maximum' if sign > 0 else 'minimum'}"
     return c.ExampleGroup(
-        interval=name, sign=sign, title=title, low=low, high=high, contexts=len(examples), examples=examples
+        interval=name,
+        sign=sign,
+        title=title,
+        low=low,
+        high=high,
+        contexts=len(examples),
+        examples=examples,
+        folded=folded,
     )

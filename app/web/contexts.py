@@ -62,6 +62,7 @@ class ExampleGroup(BaseModel):
     low: float | None
     high: float | None
     contexts: int
+    folded: int  # drawn for this interval too, but shown among the top examples already
     examples: list[Example]
 
 
@@ -258,14 +259,19 @@ class InspectPage(BaseModel):
     saes: list[SAECard]
     sae: str | None
     text: str
-    limit_tokens: int
+    sort: Ranking
+    top: int
+    limit_tokens: int  # of the text itself, BOS not counted
+    limit_characters: int
     result: InspectResult | None
 
 
 class ErrorPage(BaseModel):
-    """A refusal as a page."""
+    """A refusal as a page. ``back`` is the page of the SAE it came from."""
 
     status: int
+    title: str
+    back: str | None
     code: str
     message: str
 
@@ -290,8 +296,17 @@ class ApiOperation(BaseModel):
     answer_type: str
 
 
+class ApiModel(BaseModel):
+    """A shape of the API's answers."""
+
+    name: str
+    text: str
+    fields: list[ApiField]
+
+
 class ApiPage(BaseModel):
     """/api/docs."""
 
     version: str
     operations: list[ApiOperation]
+    models: list[ApiModel]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from app.web.contexts import ApiField, ApiOperation, ApiPage
+from app.web.contexts import ApiField, ApiModel, ApiOperation, ApiPage
 
 
 def api_page(schema: dict[str, Any]) -> ApiPage:
@@ -16,14 +16,23 @@ def api_page(schema: dict[str, Any]) -> ApiPage:
                 ApiOperation(
                     method=method.upper(),
                     path=path,
-                    summary=told.get("description") or told.get("summary", ""),
+                    summary=_plain(told.get("description") or told.get("summary", "")),
                     parameters=[_parameter(p) for p in told.get("parameters", [])],
                     body=_fields(body, schema),
                     answer=_fields(answer, schema),
                     answer_type=_kind(answer),
                 )
             )
-    return ApiPage(version=schema["info"]["version"], operations=operations)
+    models = [
+        ApiModel(name=name, text=_plain(model.get("description", "")), fields=_fields({"$ref": f"/{name}"}, schema))
+        for name, model in schema["components"]["schemas"].items()
+        if "properties" in model and name not in ("HTTPValidationError", "ValidationError")
+    ]
+    return ApiPage(version=schema["info"]["version"], operations=operations, models=models)
+
+
+def _plain(text: str) -> str:
+    return text.replace("`", "")
 
 
 def _parameter(told: dict[str, Any]) -> ApiField:

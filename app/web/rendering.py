@@ -3,6 +3,7 @@
 import hashlib
 import html
 import math
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ from app import __version__, urls
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = 10
+_SPECIAL = re.compile(r"<\|[^|<>]*\|>|<s>|<bos>")
 
 
 class Span(NamedTuple):
@@ -59,8 +61,13 @@ def spans(
 
 
 def heat(tokens: Sequence[str], activations: Sequence[float], maximum: float, peak: int | None) -> Markup:
-    """The inside of a heat map. Text where nothing fires stands bare, so a page holds few elements."""
+    """The inside of a heat map. Text where nothing fires stands bare, so a page holds few elements. A leading special
+    token such as ``<|im_start|>`` is only marked: it begins the sequence, and is no text."""
     parts: list[str] = []
+    if tokens and _SPECIAL.fullmatch(tokens[0]):
+        parts.append(f'<span class="bos" title="{html.escape(tokens[0])}">⊢</span>')
+        tokens, activations = tokens[1:], activations[1:]
+        peak = None if peak is None else peak - 1
     bare: list[str] = []
     for span in spans(tokens, activations, maximum, peak):
         if isinstance(span, str):
@@ -106,8 +113,8 @@ def static(path: str) -> str:
 @cache
 def environment() -> Environment:
     env = Environment(
-        loader=FileSystemLoader(ROOT / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
-        lstrip_blocks=True,
+        loader=FileSystemLoader(ROOT / "templates"), autoescape=True, auto_reload=False, undefined=StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     env.globals.update(urls=urls, static=static, version=__version__, heat_map=heat, visible=visible)
     env.filters.update(percent=percent, sig=sig, thousands=thousands)

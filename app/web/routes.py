@@ -1,22 +1,22 @@
 """Pages, their ``.json`` twins and the inspection API. A route parses, asks, fills a context and renders."""
 
 import random
+import re
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
-from app.errors import BadRequest, LatentOutOfRange, PageNotFound
-from app.live.ranking import rank
+from app.errors import LatentOutOfRange, PageNotFound
 from app.store import queries as q
 from app.web import build
 from app.web import contexts as c
 from app.web.reference import api_page
 from app.web.rendering import render_block, render_page
-from app.web.state import State, target
+from app.web.state import State
 
 router = APIRouter()
 PAGE = 50
@@ -79,6 +79,17 @@ async def home(request: Request) -> Response:
     return html("home.html", request, page=await load_home(request))
 
 
+@router.get("/index.json", response_model=c.HomePage)
+async def home_json(request: Request) -> Response:
+    """The home page: every SAE, one feature to try, and what runs here."""
+    return json_of(await load_home(request))
+
+
+@router.get("/saes", include_in_schema=False)
+async def saes(request: Request) -> Response:
+    return RedirectResponse(urls.home(), status_code=308)
+
+
 @router.get("/saes.json", response_model=c.SAEList)
 async def saes_json(request: Request) -> Response:
     """Every SAE, newest revisions."""
@@ -118,9 +129,7 @@ async def features(
 
 @router.get("/saes/{slug}/jump", include_in_schema=False)
 async def jump(request: Request, slug: str, index: str = "") -> Response:
-    if not index.strip().isdecimal():
-        raise BadRequest(f"{index[:40]!r} is no feature number; give a whole number.", index=index[:40])
-    return RedirectResponse(urls.feature(slug, int(index.strip()[:9])), status_code=303)
+    return RedirectResponse(urls.feature(slug, whole(index.strip())), status_code=303)
 
 
 @router.get("/saes/{slug}/random", include_in_schema=False)
@@ -145,11 +154,11 @@ async def load_feature(request: Request, slug: str, index: int) -> c.FeaturePage
 
 
 def whole(text: str) -> int:
-    """An index from a path; what is no number is refused like a number out of range."""
-    try:
+    """An index as people write it; what is no such number is refused like a number out of range."""
+    if re.fullmatch(r"-?[0-9]{1,18}", text):
         return int(text)
-    except ValueError:
-        raise LatentOutOfRange(f"{text[:40]!r} is no feature number.", index=text[:40]) from None
+    told = "There is no feature number in that" if not text else f"{text[:40]!r} is no feature number"
+    raise LatentOutOfRange(f"{told}; give a whole number.", index=text[:40])
 
 
 @router.get("/saes/{slug}/features/{index}.json", response_model=c.FeaturePage)
@@ -190,126 +199,6 @@ async def sae_page(
     return html("sae.html", request, plots=True, page=build.sae_page(sae), table=table)
 
 
-class InspectBody(BaseModel):
-    """POST /api/inspect. ``token`` limits the ranking to one position; ``sae`` may be left out if there is one."""
-
-    text: str
-    sae: str | None = None
-    top: int = Field(default=20, ge=1, le=500)
-    token: int | None = Field(default=None, ge=0)
-    sort: c.Ranking = "strength"
-
-
-async def run_inspect(
-    request: Request,
-    db: AsyncConnection,
-    sae: q.SAERecord,
-    text: str,
-    token: int | None,
-    sort: c.Ranking,
-    top: int,
-) -> c.InspectResult:
-    state = state_of(request)
-    run = await state.engine.inspect(target(sae), text)
-    if token is not None and token >= len(run.pieces):
-        raise BadRequest(f"The text has no token {token}; its tokens are 0 to {len(run.pieces) - 1}.", token=token)
-    ranked, active = rank(run, await state.scale(db, sae), token=token, by=sort, top=top)
-    taken = (run.steps or {}).get(token, []) if token is not None else []
-    summaries = await q.get_summaries(db, sae.id, [*(r.index for r in ranked), *(index for index, _ in taken)])
-    vocabulary = await state.vocabulary(sae)
-    return c.InspectResult(
-        sae=sae.slug,
-        revision=sae.revision,
-        address=sae.address,
-        text=text,
-        tokens=run.pieces,
-        prompt=[
-            c.PromptToken(text=piece, token_id=i, counted=counted)
-            for piece, i, counted in zip(run.pieces, run.token_ids, run.counted, strict=True)
-        ],
-        token=token,
-        sort=sort,
-        active=active,
-        latents=[
-            c.PromptLatent(
-                index=r.index,
-                label=summaries[r.index].label,
-                activation=r.activation,
-                share=r.share,
-                strength=r.strength,
-                position=r.position,
-                density=summaries[r.index].density,
-                promoted=[vocabulary.text(i) for i in summaries[r.index].promoted_ids[:5]],
-                activations=r.activations,
-                url=urls.feature(sae.address, r.index),
-            )
-            for r in ranked
-        ],
-        steps=None
-        if run.steps is None or token is None
-        else [
-            c.PursuitStep(
-                index=index, label=summaries[index].label, residual=left, url=urls.feature(sae.address, index)
-            )
-            for index, left in taken
-        ],
-        milliseconds=round(1000 * run.seconds, 2),
-    )
-
-
-async def load_inspect(
-    request: Request, sae: str | None, text: str, token: int | None, sort: c.Ranking
-) -> c.InspectPage:
-    state = state_of(request)
-    async with state.database.connect() as db:
-        saes = await q.list_saes(db)
-        chosen = await q.get_sae(db, sae) if sae else (saes[0] if saes else None)
-        result = None
-        if text and chosen is not None:
-            result = await run_inspect(request, db, chosen, text, token, sort, 20)
-    return c.InspectPage(
-        saes=[build.card(s) for s in saes],
-        sae=chosen.address if chosen else None,
-        text=text,
-        limit_tokens=state.settings.max_prompt_tokens,
-        result=result,
-    )
-
-
-@router.get("/inspect.json", response_model=c.InspectPage)
-async def inspect_json(
-    request: Request, sae: str | None = None, text: str = "",
-    token: Annotated[int | None, Query(ge=0)] = None, sort: c.Ranking = "strength",
-) -> Response:  # fmt: skip
-    """The inspect page: a prompt and the features that fire on it."""
-    return json_of(await load_inspect(request, sae, text, token, sort))
-
-
-@router.get("/inspect", response_class=HTMLResponse, include_in_schema=False)
-async def inspect(
-    request: Request, sae: str | None = None, text: str = "",
-    token: Annotated[int | None, Query(ge=0)] = None, sort: c.Ranking = "strength",
-) -> Response:  # fmt: skip
-    page = await load_inspect(request, sae, text, token, sort)
-    if request.headers.get("hx-request") and not request.headers.get("hx-history-restore-request"):
-        return HTMLResponse(render_block("inspect.html", "inspect_result", page=page))
-    return html("inspect.html", request, page=page)
-
-
-@router.post("/api/inspect", response_model=c.InspectResult)
-async def api_inspect(request: Request, body: InspectBody) -> Response:
-    """Read a prompt with an SAE: its tokens and the strongest features."""
-    async with state_of(request).database.connect() as db:
-        if body.sae is None:
-            saes = await q.list_saes(db)
-            if len(saes) != 1:
-                raise BadRequest("Say which SAE with 'sae'; there is not exactly one here.")
-            sae = saes[0]
-        else:
-            sae = await q.get_sae(db, body.sae)
-        return json_of(await run_inspect(request, db, sae, body.text, body.token, body.sort, body.top))
-
-
 @router.get("/api/docs", response_class=HTMLResponse, include_in_schema=False)
 async def api_docs(request: Request) -> Response:
     return html("api.html", request, page=api_page(request.app.openapi()))
@@ -321,6 +210,9 @@ async def healthz() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/{path:path}", include_in_schema=False)
+fallback = APIRouter()
+
+
+@fallback.get("/{path:path}", include_in_schema=False)
 async def nothing_here(path: str) -> Response:
     raise PageNotFound(f"There is no page /{path[:100]} here.", path=path[:100])

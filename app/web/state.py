@@ -28,7 +28,9 @@ class State:
 
     async def vocabulary(self, sae: SAERecord) -> Vocabulary:
         if sae.subject_path not in self._vocabularies:
-            self._vocabularies[sae.subject_path] = await asyncio.to_thread(load_vocabulary, Path(sae.subject_path))
+            self._vocabularies[sae.subject_path] = await asyncio.to_thread(
+                load_vocabulary, self.settings.home / sae.subject_path
+            )
         return self._vocabularies[sae.subject_path]
 
     async def scale(self, connection: AsyncConnection, sae: SAERecord) -> Scale:
@@ -41,5 +43,6 @@ class State:
         return self._scales[sae.id]
 
 
-def target(sae: SAERecord) -> Target:
-    return Target(sae.revision, sae.subject, Path(sae.subject_path), Path(sae.path))
+def target(sae: SAERecord, home: Path) -> Target:
+    """Paths inside the home are stored relative to it, so that a home can be moved."""
+    return Target(sae.revision, sae.subject, home / sae.subject_path, home / sae.path)

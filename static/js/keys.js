@@ -5,6 +5,10 @@ opener.hidden = false;
 opener.addEventListener("click", () => help.showModal());
 
 document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && event.target.matches("textarea")) {
+    event.target.form?.requestSubmit();
+    return;
+  }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest("input, textarea, select")) return;
   if (help.open) return;
@@ -13,10 +17,11 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.key === "/") {
-    const box = document.getElementById("jump") ?? document.getElementById("text");
+    const box = document.getElementById("text") ?? document.getElementById("jump");
     if (box) {
       event.preventDefault();
       box.focus();
+      box.select();
     }
     return;
   }

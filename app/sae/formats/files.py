@@ -69,8 +69,11 @@ class Source:
     def path(self, name: str) -> Path:
         """The file ``name``, which must lie inside the folder."""
         path = self.folder / name
-        if not path.resolve().is_relative_to(self.folder.resolve()):
-            raise SAEFormatError(f"{name!r} in {self.folder} points outside the folder; it is not read.")
+        where = path.resolve()
+        # The hub's cache keeps files in blobs/ and links to them from snapshots/COMMIT/.
+        blob = where.parent.name == "blobs" and self.folder.resolve().is_relative_to(where.parent.parent)
+        if not where.is_relative_to(self.folder.resolve()) and not blob:
+            raise SAEFormatError(f"{name!r} in {self.folder} points outside the folder, to {where}; copy it in.")
         if not path.is_file():
             raise SAEFormatError(f"{self.folder} has no {name}.")
         return path
@@ -80,8 +83,8 @@ class Source:
         path = self.path(name)
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise SAEFormatError(f"{path} is not JSON: {error}.") from None
+        except (ValueError, RecursionError) as error:
+            raise SAEFormatError(f"{path} is not JSON: {str(error)[:200]}.") from None
         if not isinstance(value, dict):
             raise SAEFormatError(f"{path} holds a {type(value).__name__}; wanted an object.")
         return value

@@ -55,7 +55,9 @@ def read(source: Source, options: Options) -> SAE:
     """W_enc [d_in, n], W_dec [n, d_out], b_enc, b_dec, and threshold, b_gate, b_mag, r_mag or W_skip [d_out, d_in]."""
     raw = source.json(CONFIG)
     keys = Keys(raw, f"{CONFIG} in {source.folder}")
-    metadata: dict[str, Any] = raw.get("metadata") if isinstance(raw.get("metadata"), dict) else {}  # type: ignore[assignment]
+    metadata = raw.get("metadata") or {}
+    if not isinstance(metadata, dict):
+        raise SAEFormatError(f"{keys.where} says metadata {str(metadata)[:60]!r}; wanted an object.")
     architecture, k = _architecture(keys, options)
     tensors = Tensors(source.tensors(WEIGHTS), source.folder / WEIGHTS)
     d_in, n = keys.whole("d_in"), keys.whole("d_sae")
@@ -167,6 +169,8 @@ def _config(
 
     ours = metadata.get("saescope")
     if isinstance(ours, dict):
+        if not all(isinstance(ours.get(name), list) and ours[name] for name in ("reads", "writes")):
+            raise SAEFormatError(f"{keys.where} has metadata.saescope without reads and writes.")
         reads, writes = tuple(map(str, ours["reads"])), tuple(map(str, ours["writes"]))
     else:
         reads = (_hook(keys, fact, ""),) if not options.hook else (options.hook,)
