@@ -1,6 +1,5 @@
 """Commands about SAEs themselves: import and formats."""
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,7 +39,7 @@ def import_sae(
     origin: dict[str, object] = {"source": source}
     path = Path(source)
     if source.startswith("hf:"):
-        path, origin["commit"] = hub.fetch(hub.parse(source), settings.home / "hub", on_file=say)
+        path, origin["commit"] = hub.fetch(hub.parse(source), settings.home / "hub", on_file=downloading)
     folder = Path(subject).expanduser() if subject else None
     local = folder is not None and folder.is_dir()
     name = folder.resolve().name if folder is not None and local else subject
@@ -86,6 +85,5 @@ def table(rows: list[tuple[str, str]]) -> None:
         typer.echo(f"{name.ljust(width)}  {value}")
 
 
-def say(line: str) -> None:
-    if sys.stderr.isatty():
-        typer.echo(f"{line} ...", err=True)
+def downloading(name: str, size: int) -> None:
+    typer.echo(f"{name} ({size / 1e6:,.1f} MB) ...", err=True)

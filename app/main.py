@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__, urls
 from app.errors import BadRequest, SaescopeError
-from app.harvest.job import read_sae
+from app.harvest.job import in_dtype, read_sae
 from app.live.engine import Engine
 from app.settings import Settings
 from app.store import queries
@@ -42,7 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.to_thread(migrate, sync)
         sync.dispose()
         engine = Engine(
-            read_sae,
+            lambda path: in_dtype(read_sae(path), settings.sae_dtype),
             dtype=settings.dtype,
             device=settings.device,
             max_tokens=settings.max_prompt_tokens,

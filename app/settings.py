@@ -36,6 +36,9 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="The subject's dtype; auto is bfloat16 where the hardware has it"
     )
+    sae_dtype: Literal["float32", "bfloat16"] = Field(
+        default="float32", description="The dtype of an SAE's matrices; bfloat16 rounds what fires at the edge"
+    )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where tensors live")
     max_prompt_tokens: int = Field(default=1024, ge=2, description="Longest text /inspect takes, in tokens")
     max_prompt_chars: int = Field(

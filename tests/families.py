@@ -53,6 +53,8 @@ def make(name):
             return JumpReLU(config(name), **weights, threshold=threshold)
         case "topk" | "topk-rescaled":
             return TopK(config(name), **weights, k=5, rescale_by_decoder_norm=name == "topk-rescaled")
+        case "vsae":  # the revision without relu: fewer than k positive means leave negative ones among the k
+            return TopK(config(name, signed=True), **weights | {"b_enc": weights["b_enc"] - 0.1}, k=9, relu=False)
         case "abstopk":
             weights["b_enc"] *= 0.05  # so that a latent takes both signs
             return TopK(config(name, signed=True), **weights, k=5, relu=False, by_magnitude=True)
@@ -105,7 +107,7 @@ def make(name):
 
 
 FAMILIES = [
-    "relu", "relu-layer-norm", "jumprelu", "batchtopk", "topk", "topk-rescaled", "abstopk", "gated", "groupmax",
+    "relu", "relu-layer-norm", "jumprelu", "batchtopk", "topk", "topk-rescaled", "vsae", "abstopk", "gated", "groupmax",
     "top-afa", "switch", "quantised", "quantised-soft", "norm-gated", "transcoder", "skip-transcoder",
     "jumprelu-transcoder", "crosscoder", "clt", "matching-pursuit", "matching-pursuit-signed", "attention-output",
 ]  # fmt: skip

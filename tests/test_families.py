@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from app.harvest.batches import counted, pad
+from app.harvest.imports import find, keep
 from app.harvest.job import Job, read_sae, resolved, run_job
 from app.harvest.run import Parameters, beside
 from app.main import create_app
@@ -24,7 +25,14 @@ def explored(tiny, sequences, engine, home):
     for name in FAMILIES:
         folder = public_folder() / name
         save(folder, make(name))
-        run_job(Job(f"family-{name}", folder, "test text", 64, PARAMETERS), tiny, sequences, engine, home)
+        keep(read_sae(folder), f"family-{name}", home, {"source": str(folder)})
+        run_job(
+            Job(f"family-{name}", find(f"family-{name}", home), "test text", 64, PARAMETERS),
+            tiny,
+            sequences,
+            engine,
+            home,
+        )
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app import cli
+from app.errors import HubUnavailable
 from app.harvest import hub
 from app.harvest.imports import describe
 from app.sae.formats import read, save
@@ -151,6 +152,23 @@ def test_a_refusal_is_one_sentence_and_leaves_nothing(case, tmp_path, monkeypatc
     assert fingerprint(home) == before
 
 
+def test_a_refused_sae_leaves_the_database_as_it_was(tmp_path, monkeypatch, capsys, tiny_folder, engine, settings):
+    def rows():
+        tables = ("sae", "harvest", "latent", "example", "corpus", "sequence", "subject")
+        with engine.connect() as connection:
+            return {t: connection.exec_driver_sql(f"SELECT count(*) FROM {t}").scalar_one() for t in tables}
+
+    monkeypatch.setenv("SAESCOPE_DATABASE_URL", settings.database_url)
+    (tmp_path / "text.txt").write_text("The cat sat on the mat. " * 40)
+    before, home = rows(), public_folder()
+    for number, (build, _) in enumerate(REFUSALS.values()):
+        bad = build(tmp_path / f"bad{number}")
+        arguments = ["harvest", "--sae", bad, "--model", tiny_folder, "--corpus", f"text:{tmp_path / 'text.txt'}"]
+        assert run(monkeypatch, capsys, *arguments, "--home", home)[0] == 1
+    assert rows() == before
+    assert fingerprint(home) == {}
+
+
 def test_unknown_keys_pass_where_they_are_said_to_not_matter(tmp_path, monkeypatch, capsys):
     folder = saelens(tmp_path / "sae", lambda t: t | {"extra": torch.zeros(3)}, soft_cap=3)
     assert run(monkeypatch, capsys, "import", folder, "--dry-run", "--ignore-unknown")[0] == 0
@@ -226,12 +244,17 @@ def test_every_family_can_be_described():
         assert rows["latents"] in ("40", "80")
 
 
+BIG = bytes(range(256)) * 120_000  # more than the client takes at once
+
+
 class Hub(http.server.BaseHTTPRequestHandler):
     """A hub of one repository on this machine; ``faults`` holds paths' next answers."""
 
     commit = "c" * 40
     root = folder_of("sae-lens", "jumprelu")
     faults: dict[str, list[int]] = {}  # noqa: RUF012
+    ranges: list[str | None] = []  # noqa: RUF012
+    cuts = 0
 
     def do_HEAD(self):
         self.answer(body=False)
@@ -244,13 +267,34 @@ class Hub(http.server.BaseHTTPRequestHandler):
         if self.faults.get(path):
             return self.send(self.faults[path].pop(0), b"{}", body)
         if path.startswith("/api/models/org/saes"):
-            names = [f"layer_0/{p.name}" for p in self.root.iterdir()] + ["layer_1/other.json"]
+            names = [f"layer_0/{p.name}" for p in self.root.iterdir()] + ["layer_1/other.json", "layer_2/big.bin"]
             told = {"id": "org/saes", "sha": self.commit, "siblings": [{"rfilename": n} for n in names]}
             return self.send(200, json.dumps(told).encode(), body)
+        if path == f"/org/saes/resolve/{self.commit}/layer_2/big.bin":
+            return self.part(BIG, body)
         if path.startswith(f"/org/saes/resolve/{self.commit}/layer_0/"):
             data = (self.root / path.rpartition("/")[2]).read_bytes()
-            return self.send(200, data, body)
+            return self.part(data, body)
         return self.send(404, b"{}", body, {"X-Error-Code": "RepoNotFound"})
+
+    def part(self, data, body):
+        """The file, from where the Range asks; cut in the middle where a fault says so."""
+        self.ranges.append(self.headers.get("Range"))
+        start = int((self.headers.get("Range") or "bytes=0-").removeprefix("bytes=").partition("-")[0])
+        cut = body and self.cuts > 0
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(data) - start))
+        self.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
+        self.send_header("X-Repo-Commit", self.commit)
+        self.end_headers()
+        if cut:
+            type(self).cuts -= 1
+            self.wfile.write(data[start : (start + len(data)) // 2])
+            self.wfile.flush()
+            self.connection.close()
+        elif body:
+            self.wfile.write(data[start:])
 
     def send(self, status, data, body, headers=None):
         self.send_response(status)
@@ -287,6 +331,18 @@ def test_the_hub_is_read_pinned_to_a_commit(local_hub, tmp_path):
     assert got.commit == Hub.commit
     assert read(got.folder).config.architecture == "jumprelu"
     assert {p.name for p in got.folder.iterdir() if p.is_file()} == {p.name for p in Hub.root.iterdir()}
+
+
+def test_a_download_that_was_cut_goes_on_from_there(local_hub, monkeypatch, tmp_path):
+    monkeypatch.setattr(Hub, "cuts", 1)
+    monkeypatch.setattr(Hub, "ranges", [])
+    spec = hub.parse("hf:org/saes/layer_2")
+    try:
+        got = hub.fetch(spec, tmp_path)
+    except HubUnavailable:  # the client may give up after a cut; the next try goes on
+        got = hub.fetch(spec, tmp_path)
+    assert (got.folder / "big.bin").read_bytes() == BIG
+    assert any(r and not r.startswith("bytes=0-") for r in Hub.ranges)
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from app.sae.acts import Acts
 from tests.families import FAMILIES, N, make
 
 seeds = st.integers(0, 2**31 - 1)
-FREE = ["relu", "relu-layer-norm", "jumprelu", "topk", "topk-rescaled", "abstopk", "gated", "top-afa", "quantised",
-        "norm-gated", "matching-pursuit", "matching-pursuit-signed", "crosscoder"]  # fmt: skip
+FREE = [
+    "relu", "relu-layer-norm", "jumprelu", "topk", "topk-rescaled", "vsae", "abstopk", "gated", "top-afa", "quantised",
+    "norm-gated", "matching-pursuit", "matching-pursuit-signed", "crosscoder",
+]  # fmt: skip
 LATENT_DIMENSION = {"W_enc": 1, "b_enc": 0, "W_dec": 0, "threshold": 0, "b_gate": 0, "b_mag": 0, "r_mag": 0,
                     "W_glu": 1, "b_glu": 0}  # fmt: skip
 
@@ -92,6 +94,22 @@ def test_blocks_of_latents_are_seamless(name, monkeypatch):
     assert torch.equal(whole.latent, pieces.latent)
     assert torch.equal(whole.position, pieces.position)
     assert torch.allclose(whole.value, pieces.value, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["relu", "jumprelu", "topk", "abstopk", "gated", "groupmax", "top-afa", "norm-gated"])
+def test_matrices_in_bf16_stay_bf16_and_come_close(name):
+    sae = make(name)
+    half = linear.halved(sae)
+    assert half.W_enc.dtype == half.W_dec.dtype == torch.bfloat16
+    x = inputs(sae, 3, rows=40)
+    assert next(iter(half.blocks(x))).pre_acts.dtype == torch.bfloat16
+    one, two = sae.encode(x), half.encode(x)
+    assert two.value.dtype == torch.float32
+    strong = one.dense(N).abs() > 0.3
+    both = strong & (two.dense(N) != 0)
+    assert both.sum() >= 0.9 * strong.sum()  # rounding decides at the edge of the choice
+    assert (two.dense(N)[both] - one.dense(N)[both]).abs().max() < 0.05
+    assert half.decode(two, x).dtype == torch.float32
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -36,7 +36,7 @@ def parse(text: str) -> HubSpec:
     return HubSpec(found[1], found[2].strip("/"), found[3])
 
 
-def fetch(spec: HubSpec, store: Path, *, on_file: Callable[[str], None] = lambda name: None) -> Fetched:
+def fetch(spec: HubSpec, store: Path, *, on_file: Callable[[str, int], None] = lambda name, size: None) -> Fetched:
     """Download the files of ``spec``'s folder (and its checkpoints/) below ``store``; a cut download is resumed.
 
     Raises:
@@ -49,14 +49,15 @@ def fetch(spec: HubSpec, store: Path, *, on_file: Callable[[str], None] = lambda
         f"download {spec.folder or 'the files'} of {spec.repo} where there is a network and give the folder's path"
     )
     try:
-        info = HfApi().model_info(spec.repo, revision=spec.revision)
+        info = HfApi().model_info(spec.repo, revision=spec.revision, files_metadata=True)
         commit, names = str(info.sha), [s.rfilename for s in info.siblings or []]
+        sizes = {s.rfilename: s.size or 0 for s in info.siblings or []}
         wanted = [n for n in names if str(Path(n).parent) in _folders(spec.folder)]
         if not wanted:
             raise HubUnavailable(_no_folder(spec, names), repo=spec.repo, folder=spec.folder)
         target = store / spec.repo.replace("/", "--") / commit
         for name in wanted:
-            on_file(name)
+            on_file(name, sizes[name])
             hf_hub_download(spec.repo, name, revision=commit, local_dir=target)
     except RepositoryNotFoundError:
         raise HubUnavailable(

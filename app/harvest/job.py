@@ -20,6 +20,7 @@ from app.harvest.run import Parameters, Progress, harvest, parameters_json
 from app.sae.base import SAE, SAEFormatError
 from app.sae.formats import read, save
 from app.sae.formats.files import Options
+from app.sae.linear import halved
 from app.store import tables as t
 from app.store.bulk import CorpusRows, HarvestRow, SAERow, SubjectRow, harvest_lock, save_harvest
 from app.store.engine import explained
@@ -37,6 +38,7 @@ class Job:
     context: int
     parameters: Parameters
     options: Options = Options()
+    sae_dtype: str = "float32"
 
 
 def read_sae(path: Path, options: Options = Options(), format: str = "auto") -> SAE:  # noqa: A002
@@ -45,6 +47,12 @@ def read_sae(path: Path, options: Options = Options(), format: str = "auto") -> 
         return read(path, options, format)
     except SAEFormatError as error:
         raise InvalidSAE(str(error), path=str(path)) from error
+
+
+def in_dtype(sae: SAE, dtype: str) -> SAE:
+    """``sae`` with its matrices in ``dtype``, float32 or bfloat16."""
+    made: SAE = halved(sae) if dtype == "bfloat16" else sae
+    return made
 
 
 def resolved(sae: SAE, subject: Subject) -> SAE:
@@ -108,7 +116,8 @@ def run_job(
     if not sequences:
         raise CorpusUnavailable(f"Corpus {job.corpus!r} holds no text of at least 16 tokens.", corpus=job.corpus)
     with _artefact(sae, home) as (artefact, weights):
-        return _harvest_and_save(job, subject, sequences, engine, home, sae, artefact, weights, on_progress)
+        running = in_dtype(sae, job.sae_dtype)
+        return _harvest_and_save(job, subject, sequences, engine, home, running, artefact, weights, on_progress)
 
 
 def _harvest_and_save(
@@ -123,7 +132,8 @@ def _harvest_and_save(
     on_progress: Callable[[Progress], None],
 ) -> str:
     text_sha256 = corpus_hash(sequences)
-    revision = revision_of(weights, job.parameters, text_sha256)
+    told = weights if job.sae_dtype == "float32" else f"{weights} {job.sae_dtype}"
+    revision = revision_of(told, job.parameters, text_sha256)
     with harvest_lock(engine, job.slug):
         if _saved(engine, job.slug, revision):
             return revision
@@ -134,6 +144,7 @@ def _harvest_and_save(
         target = home / "saes" / f"{job.slug}-{weights[:10]}"
         with _kept(artefact, target) as stored:
             edges, counts = density_histogram(harvester.stats)
+            dtypes = {"dtype": str(subject.dtype).removeprefix("torch."), "sae_dtype": job.sae_dtype}
             counted_tokens = harvester.stats.positions
             save_harvest(
                 engine,
@@ -164,7 +175,7 @@ def _harvest_and_save(
                     weights,
                 ),
                 HarvestRow(
-                    parameters_json(job.parameters) | {"dtype": str(subject.dtype).removeprefix("torch.")},
+                    parameters_json(job.parameters) | dtypes,
                     harvester.reconstruction.result(),
                     edges,
                     counts,

@@ -1,5 +1,6 @@
 """Sparse activations: what every encoder returns and every decoder takes."""
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -31,6 +32,21 @@ class Acts(NamedTuple):
         out = torch.zeros(self.n_positions, n_latents, device=self.value.device)
         out[self.position, self.latent] = self.value
         return out
+
+
+def joined(parts: Sequence[Acts]) -> Acts:
+    """Acts of consecutive runs of positions as one."""
+    if len(parts) == 1:
+        return parts[0]
+    starts = [0]
+    for part in parts:
+        starts.append(starts[-1] + part.n_positions)
+    return Acts(
+        torch.cat([part.position + start for part, start in zip(parts, starts, strict=False)]),
+        torch.cat([part.latent for part in parts]),
+        torch.cat([part.value for part in parts]),
+        starts[-1],
+    )
 
 
 def from_rows(values: Tensor, latents: Tensor) -> Acts:

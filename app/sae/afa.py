@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.sae.acts import Acts, from_rows
+from app.sae.acts import Acts, from_rows, joined
 from app.sae.linear import Linear, norms
 
 
@@ -19,8 +19,11 @@ class TopAFA(Linear):
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, d_in] -> Acts."""
+        return joined([self._run(rows) for rows in self.runs(x)])
+
+    def _run(self, x: Tensor) -> Acts:
         target = self.centred(x).norm(dim=1, keepdim=True)
-        acts = torch.cat([a for _, a in self.blocks(x)], dim=1).relu()
+        acts = torch.cat([a for _, a in self.blocks(x)], dim=1).float().relu()
         squares = (acts * norms(self.W_dec)).pow(2)
         # What is 0 adds nothing and is not active, so only as many as the fullest position has need be in order.
         some = int((squares > 0).sum(1).max()) + 1 if len(x) else 1

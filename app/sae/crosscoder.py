@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from app.sae.acts import Acts
+from app.sae.acts import Acts, joined
 from app.sae.linear import Linear, gather, weighted_rows
 
 CHUNK = 256
@@ -33,11 +33,11 @@ class Crosscoder(Linear):
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, L d] -> Acts."""
-        parts = []
-        for rows in x.split(CHUNK):
-            hidden = torch.cat([a for _, a in self.blocks(rows)], dim=1)
-            parts.append(hidden * self._on(hidden).any(0))
-        return gather(len(x), [(0, torch.cat(parts) if parts else x.new_zeros(0, self.W_enc.shape[1]))])
+        return joined([self._run(rows) for rows in self.runs(x)])
+
+    def _run(self, x: Tensor) -> Acts:
+        hidden = torch.cat([a for _, a in self.blocks(x)], dim=1).float()
+        return gather(len(x), [(0, hidden * self._on(hidden).any(0))])
 
     @torch.inference_mode()
     def decode(self, acts: Acts, x: Tensor) -> Tensor:

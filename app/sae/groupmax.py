@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from app.sae.acts import Acts, from_rows
+from app.sae.acts import Acts, from_rows, joined
 from app.sae.linear import Linear
 
 
@@ -18,7 +18,10 @@ class GroupMax(Linear):
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, d_in] -> Acts, at most k a position."""
+        return joined([self._run(rows) for rows in self.runs(x)])
+
+    def _run(self, x: Tensor) -> Acts:
         pre_acts = torch.cat([a for _, a in self.blocks(x)], dim=1).relu()
         values, within = pre_acts.unflatten(1, (self.k, -1)).max(dim=2)
         width = pre_acts.shape[1] // self.k
-        return from_rows(values, within + torch.arange(self.k, device=x.device) * width)
+        return from_rows(values.float(), within + torch.arange(self.k, device=x.device) * width)

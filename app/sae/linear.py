@@ -16,7 +16,7 @@ DENSE_SHARE = 0.08  # above this share of active entries a dense product beats g
 
 
 class Block(NamedTuple):
-    """Pre-activations of the latents ``first`` to ``first + width``: pre_acts [positions, width] fp32."""
+    """Pre-activations of the latents ``first`` to ``first + width``: pre_acts [positions, width] in W_enc's dtype."""
 
     first: int
     pre_acts: Tensor
@@ -27,8 +27,9 @@ class Linear:
     """W_enc [d_in, n], b_enc [n], W_dec [n, d_out], b_dec [d_out], W_skip [d_out, d_in] or None.
 
     pre_acts = (n(x) - s b_dec) W_enc + b_enc and x_hat = undo(f W_dec + b_dec) + x W_skip^T, where n is
-    ``normalise`` and s says ``subtract_b_dec`` (SAELens: apply_b_dec_to_input). Matrices may be bf16: products are
-    then taken in bf16 with fp32 accumulation; biases are fp32.
+    ``normalise`` and s says ``subtract_b_dec`` (SAELens: apply_b_dec_to_input). Matrices may be bf16 (``halved``):
+    products, pre-activations and the choice of latents are then bf16 too, so nothing of the size of the
+    pre-activations is held in fp32; biases and what comes out are fp32.
     """
 
     config: SAEConfig
@@ -51,10 +52,14 @@ class Linear:
         width = max(1, min(n, BLOCK_ELEMENTS // max(len(inner), 1)))
         for first in range(0, n, width):
             part = slice(first, first + width)
-            if self.W_enc.dtype == torch.float32:
-                yield Block(first, torch.addmm(self.b_enc[part], inner, self.W_enc[:, part]))
-            else:
-                yield Block(first, (inner @ self.W_enc[:, part]).float() + self.b_enc[part])
+            bias = self.b_enc[part].to(self.W_enc.dtype)
+            yield Block(first, torch.addmm(bias, inner, self.W_enc[:, part]))
+
+    def runs(self, x: Tensor) -> Iterator[Tensor]:
+        """``x`` in runs of positions whose pre-activations of all latents fit BLOCK_ELEMENTS, for families that need
+        a position's pre-activations at once."""
+        rows = max(1, BLOCK_ELEMENTS // self.W_enc.shape[1])
+        yield from x.split(rows) if len(x) else (x,)
 
     @torch.inference_mode()
     def decode(self, acts: Acts, x: Tensor) -> Tensor:
@@ -74,12 +79,21 @@ def moved(sae: Any, device: Any) -> Any:
     return replace(sae, **{name: v.to(device) for name, v in tensors.items() if isinstance(v, Tensor)})
 
 
+def halved(sae: Any) -> Any:
+    """The same SAE with its matrices in bf16: half the memory and, where the hardware multiplies bf16, faster; values
+    are rounded to 8 bits, so latents at the edge of the choice may differ."""
+    made = {f.name: getattr(sae, f.name) for f in fields(sae) if f.name in ("W_enc", "W_dec", "W_glu")}
+    return replace(
+        sae, **{n: v.bfloat16() for n, v in made.items() if isinstance(v, Tensor) and isinstance(sae, Linear)}
+    )
+
+
 def gather(n_positions: int, blocks: Iterable[tuple[int, Tensor]]) -> Acts:
     """Acts from dense blocks (first latent, values [positions, width]); what is 0 is not active."""
     parts = []
     for first, values in blocks:
         position, latent = values.nonzero(as_tuple=True)
-        parts.append((position, latent + first, values[position, latent]))
+        parts.append((position, latent + first, values[position, latent].float()))
     if len(parts) == 1:
         return Acts(*parts[0], n_positions)
     position, latent, value = (torch.cat(column) for column in zip(*parts, strict=True))

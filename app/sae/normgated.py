@@ -38,6 +38,7 @@ class NormGated(Linear):
             assert self.k is not None
             scaled = (Block(first, (h * scale[first : first + h.shape[1]]).relu()) for first, h in hidden)
             values, latents = largest(scaled, self.k)
+            values = values.float()
             return from_rows(torch.where(values > 0, values / scale[latents], 0), latents)
         if self.act == "relu":
             return gather(len(x), ((first, h.relu()) for first, h in hidden))

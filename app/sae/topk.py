@@ -32,6 +32,7 @@ class TopK(Linear):
             scale = norms(self.W_dec)
             blocks = (Block(first, a * scale[first : first + a.shape[1]]) for first, a in blocks)
         values, latents = largest(blocks, self.k, by_magnitude=self.by_magnitude)
+        values = values.float()
         return from_rows(values.relu() if self.relu else values, latents)
 
     @torch.inference_mode()
