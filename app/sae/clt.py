@@ -49,8 +49,7 @@ class CLT:
             [torch.addmm(b, x_i, W) for x_i, W, b in zip(layers, self.W_enc, self.b_enc, strict=True)], dim=1
         )
         scaled = hidden if self.gate is None else hidden * self.gate
-        values = torch.where(self._on(scaled), hidden, 0)
-        return gather(len(x), [(0, values.flatten(1))])
+        return gather(len(x), [(0, hidden.flatten(1), self._on(scaled).flatten(1))])
 
     def _on(self, scaled: Tensor) -> Tensor:
         """scaled: [positions, L, n] -> bool of the same shape."""

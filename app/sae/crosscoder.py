@@ -37,7 +37,7 @@ class Crosscoder(Linear):
 
     def _run(self, x: Tensor) -> Acts:
         hidden = torch.cat([a for _, a in self.blocks(x)], dim=1).float()
-        return gather(len(x), [(0, hidden * self._on(hidden).any(0))])
+        return gather(len(x), [(0, hidden, self._on(hidden).any(0))])
 
     @torch.inference_mode()
     def decode(self, acts: Acts, x: Tensor) -> Tensor:

@@ -23,9 +23,10 @@ class Gated(Linear):
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, d_in] -> Acts."""
-        return gather(len(x), ((first, self._gate(first, u)) for first, u in self.blocks(x)))
+        return gather(len(x), ((first, *self._gate(first, u)) for first, u in self.blocks(x)))
 
-    def _gate(self, first: int, u: Tensor) -> Tensor:
+    def _gate(self, first: int, u: Tensor) -> tuple[Tensor, Tensor]:
+        """Magnitudes, and where they count."""
         part = slice(first, first + u.shape[1])
-        magnitude = (self.r_mag[part].exp() * u + self.b_mag[part]).relu()
-        return torch.where(u + self.b_gate[part] > 0, magnitude, 0)
+        magnitude = torch.addcmul(self.b_mag[part], self.r_mag[part].exp(), u)
+        return magnitude, (u > -self.b_gate[part]) & (magnitude > 0)

@@ -19,9 +19,9 @@ class JumpReLU(Linear):
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, d_in] -> Acts."""
-        return gather(len(x), ((first, self._jump(first, a)) for first, a in self.blocks(x)))
+        return gather(len(x), ((first, a, self._active(first, a)) for first, a in self.blocks(x)))
 
-    def _jump(self, first: int, pre_acts: Tensor) -> Tensor:
+    def _active(self, first: int, pre_acts: Tensor) -> Tensor:
         threshold = self.threshold.expand(self.W_enc.shape[1])[first : first + pre_acts.shape[1]]
-        active = pre_acts >= threshold if self.inclusive else pre_acts > threshold
-        return torch.where(active, pre_acts.relu(), 0)
+        over = pre_acts >= threshold if self.inclusive else pre_acts > threshold
+        return over if float(threshold.min()) >= 0 and not self.inclusive else over & (pre_acts > 0)

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -88,17 +89,25 @@ def halved(sae: Any) -> Any:
     )
 
 
-def gather(n_positions: int, blocks: Iterable[tuple[int, Tensor]]) -> Acts:
-    """Acts from dense blocks (first latent, values [positions, width]); what is 0 is not active."""
+def gather(n_positions: int, blocks: Iterable[tuple[int, Tensor, Tensor]]) -> Acts:
+    """Acts from blocks (first latent, values [positions, width], active [positions, width] bool)."""
     parts = []
-    for first, values in blocks:
-        position, latent = values.nonzero(as_tuple=True)
-        parts.append((position, latent + first, values[position, latent].float()))
+    for first, values, active in blocks:
+        cell = _true_cells(active)
+        position = cell // values.shape[1]
+        parts.append((position, cell - position * values.shape[1] + first, values.reshape(-1)[cell].float()))
     if len(parts) == 1:
         return Acts(*parts[0], n_positions)
     position, latent, value = (torch.cat(column) for column in zip(*parts, strict=True))
     order = position.argsort(stable=True)  # blocks come in the order of latents, so each position's stay sorted
     return Acts(position[order], latent[order], value[order], n_positions)
+
+
+def _true_cells(mask: Tensor) -> Tensor:
+    """The numbers of the true cells, row by row: [nnz] int64. On a CPU numpy finds them twice as fast."""
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.reshape(-1).nonzero()[:, 0]
 
 
 def weighted_rows(acts: Acts, W: Tensor) -> Tensor:

@@ -41,10 +41,10 @@ class NormGated(Linear):
             values = values.float()
             return from_rows(torch.where(values > 0, values / scale[latents], 0), latents)
         if self.act == "relu":
-            return gather(len(x), ((first, h.relu()) for first, h in hidden))
+            return gather(len(x), ((first, h, h > 0) for first, h in hidden))
         assert self.threshold is not None
         threshold = self.threshold.expand(n)
-        return gather(len(x), ((b.first, _jump(b, scale, threshold)) for b in hidden))
+        return gather(len(x), ((b.first, b.pre_acts, _active(b, scale, threshold)) for b in hidden))
 
     def _hidden(self, x: Tensor) -> Iterator[Block]:
         if self.W_glu is None or self.b_glu is None:
@@ -56,7 +56,6 @@ class NormGated(Linear):
             yield Block(first, a * torch.sigmoid(inner @ self.W_glu[:, part].float() + self.b_glu[part]))
 
 
-def _jump(block: Block, scale: Tensor, threshold: Tensor) -> Tensor:
+def _active(block: Block, scale: Tensor, threshold: Tensor) -> Tensor:
     part = slice(block.first, block.first + block.pre_acts.shape[1])
-    scaled = block.pre_acts * scale[part]
-    return torch.where(scaled > threshold[part], block.pre_acts, 0)
+    return block.pre_acts * scale[part] > threshold[part]

@@ -1,12 +1,13 @@
 """Quantised SAEs (overcomplete's QSAE): codes are levels, the nearest (hard) or a softmax mean of all (soft)."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from app.sae.acts import Acts
-from app.sae.linear import Linear, gather
+from app.sae.linear import Block, Linear, gather
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -21,7 +22,12 @@ class Quantised(Linear):
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, d_in] -> Acts."""
-        return gather(len(x), ((first, self._quantise(a).relu()) for first, a in self.blocks(x)))
+        return gather(len(x), self._levels(self.blocks(x)))
+
+    def _levels(self, blocks: Iterable[Block]) -> Iterator[tuple[int, Tensor, Tensor]]:
+        for first, pre_acts in blocks:
+            values = self._quantise(pre_acts)
+            yield first, values, values > 0
 
     def _quantise(self, pre_acts: Tensor) -> Tensor:
         if self.hard:

@@ -16,4 +16,4 @@ class ReLU(Linear):
     @torch.inference_mode()
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, d_in] -> Acts."""
-        return gather(len(x), ((first, pre_acts.relu()) for first, pre_acts in self.blocks(x)))
+        return gather(len(x), ((first, a, a > 0) for first, a in self.blocks(x)))
