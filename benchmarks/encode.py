@@ -111,7 +111,7 @@ def main() -> None:
     dtype = torch.bfloat16 if given.bf16 else torch.float32
     results: list[dict[str, Any]] = []
     crossover = decode_crossover(576, 16_384, 256, device)
-    linear.DENSE_SHARE = 0.08
+    linear.DENSE_SHARE = 0.12
     for size in given.sizes.split(","):
         d, n = (count(part) for part in size.split("x"))
         n -= n % 64

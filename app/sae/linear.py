@@ -13,7 +13,7 @@ from app.sae.base import SAEConfig
 from app.sae.normalise import Normalisation
 
 BLOCK_ELEMENTS = 1 << 26  # pre-activations held at once: 256 MiB in fp32
-DENSE_SHARE = 0.08  # above this share of active entries a dense product beats gathering rows (benchmarks/encode.py)
+DENSE_SHARE = 0.12  # above this share of active entries a dense product beats gathering rows (benchmarks/encode.py)
 
 
 class Block(NamedTuple):
