@@ -24,6 +24,7 @@ from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
 from app.web.contexts import ErrorPage
+from app.web.features import router as features
 from app.web.inspection import router as inspection
 from app.web.rendering import ROOT, render_page
 from app.web.routes import fallback, router
@@ -73,7 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _unexpected)
     app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
-    for routes in (router, inspection, fallback):
+    for routes in (router, features, inspection, fallback):
         app.include_router(routes)
     return app
 

@@ -108,6 +108,18 @@ def settings(home):
     )  # fmt: skip
 
 
+def database_beside(settings, name):
+    """Settings of an empty database of its own on the same server."""
+    from sqlalchemy import make_url
+
+    server = sync_engine(database_url(settings))
+    with server.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    server.dispose()
+    url = make_url(settings.database_url).set(database=name)
+    return settings.model_copy(update={"database_url": url.render_as_string(hide_password=False)})
+
+
 @pytest.fixture(scope="session")
 def engine(settings):
     engine = sync_engine(database_url(settings))

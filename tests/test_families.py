@@ -9,9 +9,11 @@ from app.harvest.job import Job, read_sae, resolved, run_job
 from app.harvest.run import Parameters, beside
 from app.main import create_app
 from app.sae.formats import save
+from app.store.engine import database_url, sync_engine
+from app.store.migrate import migrate
 from app.subject.hook_names import hook_point
 from app.subject.hooks import read_activations
-from tests.conftest import public_folder
+from tests.conftest import database_beside, public_folder
 from tests.families import FAMILIES, make
 
 PARAMETERS = Parameters(
@@ -20,26 +22,29 @@ PARAMETERS = Parameters(
 
 
 @pytest.fixture(scope="module")
-def explored(tiny, sequences, engine, home):
-    """Every family saved, read again and harvested."""
+def own(settings):
+    return database_beside(settings, "families")
+
+
+@pytest.fixture(scope="module")
+def explored(tiny, sequences, own, home):
+    """Every family saved, imported and harvested."""
+    engine = sync_engine(database_url(own))
+    migrate(engine)
     for name in FAMILIES:
         folder = public_folder() / name
         save(folder, make(name))
         keep(read_sae(folder), f"family-{name}", home, {"source": str(folder)})
-        run_job(
-            Job(f"family-{name}", find(f"family-{name}", home), "test text", 64, PARAMETERS),
-            tiny,
-            sequences,
-            engine,
-            home,
-        )
+        job = Job(f"family-{name}", find(f"family-{name}", home), "test text", 64, PARAMETERS)
+        run_job(job, tiny, sequences, engine, home)
+    engine.dispose()
 
 
 @pytest.fixture(scope="module")
-def site(explored, settings):
+def site(explored, own):
     from fastapi.testclient import TestClient
 
-    with TestClient(create_app(settings)) as client:
+    with TestClient(create_app(own)) as client:
         yield client
 
 

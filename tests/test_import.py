@@ -16,7 +16,7 @@ from app.errors import HubUnavailable
 from app.harvest import hub
 from app.harvest.imports import describe
 from app.sae.formats import read, save
-from tests.conftest import public_folder
+from tests.conftest import database_beside, public_folder
 from tests.families import make
 from tests.test_oracles import DATA, folder_of
 
@@ -188,7 +188,12 @@ def test_a_hook_the_subject_lacks_is_refused_with_what_is_near(tmp_path, monkeyp
         assert says in line
 
 
-def test_import_shows_keeps_and_is_harvested_by_its_slug(tmp_path, monkeypatch, capsys, tiny_folder, settings):
+@pytest.fixture(scope="module")
+def own(settings):
+    return database_beside(settings, "imports")
+
+
+def test_import_shows_keeps_and_is_harvested_by_its_slug(tmp_path, monkeypatch, capsys, tiny_folder, own):
     home = public_folder()
     (tmp_path / "text.txt").write_text("The cat sat on the mat. Paris is the capital of France. " * 40)
     save(tmp_path / "sae", make("abstopk"))
@@ -205,7 +210,7 @@ def test_import_shows_keeps_and_is_harvested_by_its_slug(tmp_path, monkeypatch, 
     code, _, line = run(monkeypatch, capsys, *given)
     assert (code, "imported already" in line) == (1, True)
     assert run(monkeypatch, capsys, *given, "--replace")[0] == 0
-    monkeypatch.setenv("SAESCOPE_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("SAESCOPE_DATABASE_URL", own.database_url)
     monkeypatch.setenv("SAESCOPE_DTYPE", "float32")
     code, out, _ = run(monkeypatch, capsys, "harvest", "--sae", "kept", "--model", tiny_folder, "--corpus",
                        f"text:{tmp_path / 'text.txt'}", "--home", home)  # fmt: skip

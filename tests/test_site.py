@@ -151,6 +151,22 @@ def test_odd_texts_are_read_whole(client, text):
     assert "<script>alert" not in page.text
 
 
+def test_a_feature_is_tried_on_a_text_of_ones_own(client):
+    text = "Paris is a warm cat"
+    everything = client.post("/api/inspect", json={"text": text, "sae": SLUG, "top": 500}).json()
+    for latent in everything["latents"][:3]:
+        page = client.get(f"{BASE}/features/{latent['index']}.json", params={"text": text}).json()["test"]
+        assert [[i, a] for i, a in enumerate(page["activations"]) if a] == latent["activations"]
+        assert page["position"] == latent["position"]
+        assert page["share"] == pytest.approx(latent["share"], rel=1e-5)
+        html = client.get(f"{BASE}/features/{latent['index']}", params={"text": text}).text
+        assert "Strongest" in html
+    silent = next(i for i in range(40) if i not in {one["index"] for one in everything["latents"]})
+    assert "It does not fire on this text" in client.get(f"{BASE}/features/{silent}", params={"text": text}).text
+    assert client.get(f"{BASE}/features/3", params={"text": " "}).status_code == 422
+    assert client.get(f"{BASE}/features/3.json").json()["test"] is None
+
+
 def test_the_jump_box_goes_where_it_says(client):
     for typed, index in (("0000000005", 5), (" 7 ", 7)):
         answer = client.get(f"{BASE}/jump", params={"index": typed}, follow_redirects=False)

@@ -15,6 +15,7 @@ from sqlalchemy import Engine, select
 
 from app.corpus.sequences import Sequence, corpus_hash
 from app.errors import BadRequest, CorpusUnavailable, InvalidSAE
+from app.harvest.recovery import recovered
 from app.harvest.results import density_histogram, example_rows, latent_rows
 from app.harvest.run import Parameters, Progress, harvest, parameters_json
 from app.sae.base import SAE, SAEFormatError
@@ -176,7 +177,8 @@ def _harvest_and_save(
                 ),
                 HarvestRow(
                     parameters_json(job.parameters) | dtypes,
-                    harvester.reconstruction.result(),
+                    harvester.reconstruction.result()
+                    | recovered(subject, sae, sequences, job.parameters.recovery_sequences),
                     edges,
                     counts,
                     counted_tokens,

@@ -27,7 +27,7 @@ class Parameters:
     """What decides a harvest's result besides subject, SAE and corpus; part of the revision.
 
     width is the window of tokens stored with an example; FVU and L0 are measured on every
-    ``reconstruct_every``-th batch.
+    ``reconstruct_every``-th batch, the loss recovered on ``recovery_sequences`` sequences.
     """
 
     top: int = 20
@@ -37,8 +37,9 @@ class Parameters:
     promoted: int = 10
     reconstruct_every: int = 8
     batch_tokens: int = 8192
+    recovery_sequences: int = 24
     seed: int = 0
-    version: int = 2
+    version: int = 3
 
 
 @dataclass(frozen=True)

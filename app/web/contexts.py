@@ -75,6 +75,13 @@ class Metrics(BaseModel):
     norm_ratio: float
     l0: float
     tokens: int
+    # With the reconstruction, or zeros, in the place of the activations, over recovery_tokens predictions:
+    ce_original: float | None = None
+    ce_sae: float | None = None
+    ce_zero: float | None = None
+    ce_recovered: float | None = None
+    kl_recovered: float | None = None
+    recovery_tokens: int | None = None
 
 
 class Harvest(BaseModel):
@@ -165,6 +172,17 @@ class SAEPage(BaseModel):
     density_histogram: Histogram  # edges in log10(density), latents that never fire left out
 
 
+class FeatureTest(BaseModel):
+    """One latent on a text of the reader's own. ``activations`` has one value a token."""
+
+    text: str
+    tokens: list[str]
+    activations: list[float]
+    strongest: float
+    position: int | None  # of the strongest; None where it does not fire
+    share: float
+
+
 class FeaturePage(BaseModel):
     """/saes/{sae}/features/{i} and its twin."""
 
@@ -193,6 +211,7 @@ class FeaturePage(BaseModel):
     examples: list[Example]
     subject: str
     harvest: Harvest
+    test: FeatureTest | None = None  # where ?text= was given
 
 
 class HomePage(BaseModel):

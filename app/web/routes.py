@@ -127,6 +127,14 @@ async def features(
     return html("features.html", request, table=table)
 
 
+def whole(text: str) -> int:
+    """An index as people write it; what is no such number is refused like a number out of range."""
+    if re.fullmatch(r"-?[0-9]{1,18}", text):
+        return int(text)
+    told = "There is no feature number in that" if not text else f"{text[:40]!r} is no feature number"
+    raise LatentOutOfRange(f"{told}; give a whole number.", index=text[:40])
+
+
 @router.get("/saes/{slug}/jump", include_in_schema=False)
 async def jump(request: Request, slug: str, index: str = "") -> Response:
     return RedirectResponse(urls.feature(slug, whole(index.strip())), status_code=303)
@@ -137,45 +145,6 @@ async def random_feature(request: Request, slug: str) -> Response:
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
     return RedirectResponse(urls.feature(sae.address, random.randrange(sae.n_latents)), status_code=303)
-
-
-async def load_feature(request: Request, slug: str, index: int) -> c.FeaturePage:
-    state = state_of(request)
-    async with state.database.connect() as db:
-        sae = await q.get_sae(db, slug)
-        if not 0 <= index < sae.n_latents:
-            raise build.out_of_range(sae, index)
-        latent = await q.get_latent(db, sae.id, index)
-        if latent is None:
-            raise build.out_of_range(sae, index)
-        examples = await q.get_examples(db, sae, index)
-        neighbours = await q.get_summaries(db, sae.id, latent.neighbour_ids)
-    return build.feature_page(sae, latent, examples, neighbours, await state.vocabulary(sae))
-
-
-def whole(text: str) -> int:
-    """An index as people write it; what is no such number is refused like a number out of range."""
-    if re.fullmatch(r"-?[0-9]{1,18}", text):
-        return int(text)
-    told = "There is no feature number in that" if not text else f"{text[:40]!r} is no feature number"
-    raise LatentOutOfRange(f"{told}; give a whole number.", index=text[:40])
-
-
-@router.get("/saes/{slug}/features/{index}.json", response_model=c.FeaturePage)
-async def feature_json(request: Request, slug: str, index: str) -> Response:
-    """One feature with its examples."""
-    return json_of(await load_feature(request, slug, whole(index)))
-
-
-@router.get("/saes/{slug}/features/{index}", response_class=HTMLResponse, include_in_schema=False)
-async def feature(request: Request, slug: str, index: str) -> Response:
-    page = await load_feature(request, slug, whole(index))
-    i = page.index
-    return html(
-        "feature.html", request, plots=True, page=page, groups=build.groups(page),
-        previous=urls.feature(slug, i - 1) if i else None,
-        next=urls.feature(slug, i + 1) if i + 1 < page.n_latents else None,
-    )  # fmt: skip
 
 
 @router.get("/saes/{slug}.json", response_model=c.SAEPage)

@@ -17,7 +17,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.key === "/") {
-    const box = document.getElementById("text") ?? document.getElementById("jump");
+    const box = document.querySelector("form#prompt #text, .home #text") ?? document.getElementById("jump") ?? document.getElementById("text");
     if (box) {
       event.preventDefault();
       box.focus();
