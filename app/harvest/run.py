@@ -37,7 +37,7 @@ class Parameters:
     promoted: int = 10
     reconstruct_every: int = 8
     batch_tokens: int = 8192
-    recovery_sequences: int = 24
+    recovery_sequences: int = 12
     seed: int = 0
     version: int = 3
 
