@@ -122,7 +122,7 @@ def harvest(
     try:
         parameters = Parameters(batch_tokens=settings.batch_tokens)
         revision = run_job(
-            Job(name, path, corpus, context, parameters, options, settings.sae_dtype),
+            Job(name, path, corpus, context, parameters, options, settings.sae_dtype, settings.checkpoint_seconds),
             subject,
             sequences,
             engine,

@@ -47,6 +47,9 @@ class Settings(BaseSettings):
         description="Longest text /inspect takes, in characters, checked before tokenising",
     )
     batch_tokens: int = Field(default=8192, ge=16, description="Tokens in one harvest or inspection batch")
+    checkpoint_seconds: float = Field(
+        default=20.0, ge=0, description="How often a harvest writes a checkpoint; 0 is after every batch"
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="warning", description="How much the web server logs"
     )

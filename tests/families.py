@@ -48,7 +48,7 @@ def make(name):
             return ReLU(config(name), **weights)
         case "relu-layer-norm":
             return ReLU(config(name), **weights, normalise=Normalisation("layer_norm"))
-        case "jumprelu" | "batchtopk":
+        case "jumprelu" | "batchtopk" | "matryoshka":  # the latter two have one threshold for all
             threshold = random(N).abs() * 0.05 if name == "jumprelu" else torch.tensor(0.04)
             return JumpReLU(config(name), **weights, threshold=threshold)
         case "topk" | "topk-rescaled":
@@ -107,7 +107,7 @@ def make(name):
 
 
 FAMILIES = [
-    "relu", "relu-layer-norm", "jumprelu", "batchtopk", "topk", "topk-rescaled", "vsae", "abstopk", "gated", "groupmax",
-    "top-afa", "switch", "quantised", "quantised-soft", "norm-gated", "transcoder", "skip-transcoder",
+    "relu", "relu-layer-norm", "jumprelu", "batchtopk", "matryoshka", "topk", "topk-rescaled", "vsae", "abstopk", "gated",
+    "groupmax", "top-afa", "switch", "quantised", "quantised-soft", "norm-gated", "transcoder", "skip-transcoder",
     "jumprelu-transcoder", "crosscoder", "clt", "matching-pursuit", "matching-pursuit-signed", "attention-output",
 ]  # fmt: skip

@@ -47,8 +47,8 @@ def test_sae_lens_loads_what_it_has_a_class_for_and_computes_the_same(sae_lens, 
         )
         written.append(name)
     assert set(written) == {
-        "relu", "relu-layer-norm", "jumprelu", "batchtopk", "topk", "topk-rescaled", "abstopk", "gated", "transcoder",
-        "skip-transcoder", "jumprelu-transcoder", "matching-pursuit", "attention-output",
+        "relu", "relu-layer-norm", "jumprelu", "batchtopk", "matryoshka", "topk", "topk-rescaled", "abstopk", "gated",
+        "transcoder", "skip-transcoder", "jumprelu-transcoder", "matching-pursuit", "attention-output",
     }  # fmt: skip
     command = [sae_lens, ROOT / "tests" / "oracles" / "saelens_load.py", *(tmp_path / name for name in written)]
     done = subprocess.run(list(map(str, command)), capture_output=True, text=True)

@@ -40,6 +40,7 @@ class Job:
     parameters: Parameters
     options: Options = Options()
     sae_dtype: str = "float32"
+    checkpoint_seconds: float = 20.0
 
 
 def read_sae(path: Path, options: Options = Options(), format: str = "auto") -> SAE:  # noqa: A002
@@ -140,7 +141,13 @@ def _harvest_and_save(
             return revision
         checkpoint = home / "work" / f"harvest-{job.slug}-{revision}.pt"
         harvester, seconds = harvest(
-            subject, sae, sequences, job.parameters, checkpoint=checkpoint, on_progress=on_progress
+            subject,
+            sae,
+            sequences,
+            job.parameters,
+            checkpoint=checkpoint,
+            checkpoint_seconds=job.checkpoint_seconds,
+            on_progress=on_progress,
         )
         target = home / "saes" / f"{job.slug}-{weights[:10]}"
         with _kept(artefact, target) as stored:
