@@ -39,7 +39,7 @@ def contents(settings):
 def test_killed_at_random_moments_it_ends_with_the_same_database(settings, tiny_folder, tmp_path, family):
     save(tmp_path / "sae", make(family))
     words = random.Random(0)
-    known = "the cat sat on a warm mat in Paris near the river Seine".split()
+    known = ["the", "cat", "sat", "on", "a", "warm", "mat", "in", "Paris", "near", "river", "Seine"]
     lines = [" ".join(words.choices(known, k=60)) for _ in range(500)]
     (tmp_path / "text.txt").write_text("\n\n".join(lines))
     chance, kills = random.Random(7), 0

@@ -45,6 +45,13 @@ def test_feature_json_agrees_with_a_pass_over_the_text(client, tiny, sequences):
         for e in page["examples"]:
             assert e["activations"][e["position"]] == pytest.approx(e["activation"], rel=1e-5)
             assert len(e["tokens"]) == len(e["token_ids"]) == len(e["activations"])
+            if e["interval"] in ("random", "near"):
+                window = slice(max(e["start"] - 1, 0), e["start"] - 1 + len(e["tokens"]))
+                assert not rows[e["sequence"]][window, index].any()
+                assert not any(e["activations"])
+                if e["interval"] == "near":
+                    assert e["token_ids"][e["position"]] == top[0]["token_ids"][top[0]["position"]]
+                continue
             place = e["start"] + e["position"] - 1  # BOS is not among the counted rows
             assert float(rows[e["sequence"]][place, index]) == pytest.approx(e["activation"], rel=1e-3)
             if e["interval"] != "top":

@@ -8,6 +8,7 @@ from torch import Tensor
 from app.harvest.batches import Batch
 from app.harvest.peaks import find_peaks
 from app.harvest.pool import WindowPool
+from app.harvest.quiet import QuietContexts
 from app.harvest.samples import IntervalSamples
 from app.harvest.stats import LatentStats
 from app.harvest.top import TopContexts
@@ -30,6 +31,7 @@ class Harvester:
         seed: int = 0,
         device: torch.device | str = "cpu",
         d_out: int | None = None,
+        quiet: QuietContexts | None = None,
     ) -> None:
         n = sae.config.n_latents
         d_out = d_out or sae.config.d_in
@@ -39,6 +41,7 @@ class Harvester:
         self.stats = LatentStats(n, sae.config.signed, device)
         self.reconstruction = Reconstruction(d_out)
         self.pool = WindowPool(width, device)
+        self.quiet = quiet
         self.signs = (1, -1) if sae.config.signed else (1,)
         # An interval keeps twice what is shown, so that one that just lost some to growth still has enough.
         self.top = {sign: TopContexts(n, top, self.pool, device) for sign in self.signs}
@@ -51,6 +54,8 @@ class Harvester:
         if self.batches % self.reconstruct_every == 0:
             self.reconstruction.update(x if y is None else y, self.sae.decode(batch.acts, x), batch.acts)
         self.batches += 1
+        if self.quiet is not None:
+            self.quiet.update(batch)
         for sign in self.signs:
             peaks = find_peaks(batch, self.sae.config.n_latents, sign)
             self.top[sign].update(batch, peaks)
@@ -63,6 +68,8 @@ class Harvester:
         self.batches += other.batches
         self.stats.merge(other.stats)
         self.reconstruction.merge(other.reconstruction)
+        if self.quiet is not None and other.quiet is not None:
+            self.quiet.merge(other.quiet)
         for sign in self.signs:
             self.top[sign].merge(other.top[sign])
             self.samples[sign].merge(other.samples[sign])
@@ -76,6 +83,7 @@ class Harvester:
             "stats": self.stats.state_dict(),
             "reconstruction": self.reconstruction.state_dict(),
             "pool": self.pool.state_dict(),
+            "quiet": None if self.quiet is None else self.quiet.state_dict(),
             "top": {sign: table.state_dict() for sign, table in self.top.items()},
             "samples": {sign: table.state_dict() for sign, table in self.samples.items()},
         }
@@ -85,6 +93,8 @@ class Harvester:
         self.stats.load_state_dict(state["stats"])
         self.reconstruction.load_state_dict(state["reconstruction"])
         self.pool.load_state_dict(state["pool"])
+        if self.quiet is not None:
+            self.quiet.load_state_dict(state["quiet"])
         for sign in self.signs:
             self.top[sign].load_state_dict(state["top"][sign])
             self.samples[sign].load_state_dict(state["samples"][sign])

@@ -16,7 +16,7 @@ from app.harvest.stats import LatentStats
 from app.sae.base import SAE
 from app.sae.heads import per_head_shares
 from app.store.bulk import ExampleRows, LatentRows
-from app.store.tables import TOP
+from app.store.tables import NEAR, RANDOM, TOP
 from app.subject.load import Subject
 
 
@@ -105,16 +105,19 @@ def example_rows(harvester: Harvester, sequences: list[Sequence], parameters: Pa
     """The example table's columns, sorted by latent, sign, interval and rank."""
     lengths = np.array([len(s.token_ids) for s in sequences])
     parts = [part for sign in harvester.signs for part in _tables(harvester, sign, parameters)]
-    latent, sign, interval, rank, sequence, place, magnitude, window = (
+    parts += _quiet(harvester, sequences, parameters)
+    latent, sign, interval, rank, sequence, place, magnitude, window, fixed = (
         np.concatenate(column) for column in zip(*parts, strict=True)
     )
     order = np.lexsort((rank, interval, -sign, latent))
-    latent, sign, interval, rank, sequence, place, magnitude, window = (
-        column[order] for column in (latent, sign, interval, rank, sequence, place, magnitude, window)
+    latent, sign, interval, rank, sequence, place, magnitude, window, fixed = (
+        column[order] for column in (latent, sign, interval, rank, sequence, place, magnitude, window, fixed)
     )
     width = parameters.width
-    start = np.clip(np.minimum(place - width // 2, lengths[sequence] - width), 0, None)
-    shares = harvester.pool.rows(torch.from_numpy(window).to(harvester.stats.count.device)).cpu().numpy()
+    centred = np.clip(np.minimum(place - width // 2, lengths[sequence] - width), 0, None)
+    start = np.where(fixed >= 0, fixed, centred)
+    kept = torch.from_numpy(window).to(harvester.stats.count.device)
+    shares = harvester.pool.rows(kept.clamp_min(0)).cpu().numpy() * (window >= 0)[:, None]
     row, offset = shares.nonzero()
     ends = np.cumsum(np.bincount(row, minlength=len(shares)))[:-1]
     columns: dict[str, Any] = {
@@ -154,7 +157,36 @@ def _columns(
 ) -> tuple[np.ndarray[Any, Any], ...]:
     picked = [table.sequence[latent, slot], table.place[latent, slot], table.magnitude[latent, slot],
               table.window[latent, slot]]  # fmt: skip
-    return tuple(_numpy(c) for c in (latent, torch.full_like(latent, sign), interval, rank, *picked))
+    centred = torch.full_like(latent, -1)
+    return tuple(_numpy(c) for c in (latent, torch.full_like(latent, sign), interval, rank, *picked, centred))
+
+
+def _quiet(
+    harvester: Harvester, sequences: list[Sequence], parameters: Parameters
+) -> list[tuple[np.ndarray[Any, Any], ...]]:
+    """Rows of contexts in which a latent does not fire: like _tables, with the start of their windows at the end."""
+    if harvester.quiet is None:
+        return []
+    token = torch.full((harvester.stats.n_latents,), -1)
+    for sign in reversed(harvester.signs):
+        table = harvester.top[sign]
+        best = zip(
+            table.magnitude[:, 0].tolist(), table.sequence[:, 0].tolist(), table.place[:, 0].tolist(), strict=True
+        )
+        for latent, (magnitude, sequence, place) in enumerate(best):
+            if magnitude > 0:
+                token[latent] = int(sequences[sequence].token_ids[place])
+    found = (
+        (RANDOM, harvester.quiet.random(parameters.quiet)),
+        (NEAR, harvester.quiet.near(parameters.quiet, token.to(harvester.stats.count.device))),
+    )
+    out = []
+    for code, q in found:
+        one, none = torch.ones_like(q.latent), torch.full_like(q.latent, -1)
+        magnitude = torch.zeros(len(q.latent))
+        columns = (q.latent, one, one * code, q.rank, q.sequence, q.place, magnitude, none, q.start)
+        out.append(tuple(_numpy(c) for c in columns))
+    return out
 
 
 def density_histogram(stats: LatentStats) -> tuple[list[float], list[int]]:

@@ -16,6 +16,7 @@ from app.corpus.sequences import Sequence
 from app.errors import BadRequest, DiskFull
 from app.harvest.batches import assemble, counted, groups, pad
 from app.harvest.harvester import Harvester
+from app.harvest.quiet import QuietContexts
 from app.sae.base import SAE
 from app.subject.hook_names import hook_point
 from app.subject.hooks import HookPoint, read_activations
@@ -28,6 +29,7 @@ class Parameters:
 
     width is the window of tokens stored with an example; FVU and L0 are measured on every
     ``reconstruct_every``-th batch, the loss recovered on ``recovery_sequences`` sequences.
+    ``quiet`` contexts a latent does not fire in, random and near, are drawn from ``quiet_windows`` windows.
     """
 
     top: int = 20
@@ -38,8 +40,10 @@ class Parameters:
     reconstruct_every: int = 8
     batch_tokens: int = 8192
     recovery_sequences: int = 12
+    quiet: int = 3
+    quiet_windows: int = 1024
     seed: int = 0
-    version: int = 3
+    version: int = 4
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,9 @@ def harvest(
         seed=parameters.seed,
         device=subject.device,
         d_out=d_out,
+        quiet=QuietContexts(
+            sae.config.n_latents, sequences, parameters.width, parameters.quiet_windows, parameters.seed, subject.device
+        ),
     )
     special = torch.tensor(subject.special_ids, device=subject.device)
     batches = groups(sequences, parameters.batch_tokens)

@@ -139,3 +139,4 @@ example = Table(
 PARTITIONED = (latent, example)
 
 TOP = 10  # the interval code of top contexts; 0 to 9 are the tenths of the activation range
+RANDOM, NEAR = 11, 12  # contexts in which the latent does not fire

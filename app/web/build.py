@@ -7,10 +7,11 @@ import numpy as np
 from app import urls
 from app.errors import LatentOutOfRange
 from app.store.queries import ExampleRecord, LatentRecord, LatentSummary, SAERecord
-from app.store.tables import TOP
+from app.store.tables import NEAR, RANDOM, TOP
 from app.subject.tokens import Vocabulary
 from app.web import contexts as c
 
+INTERVALS = {TOP: "top", RANDOM: "random", NEAR: "near"}
 BINS_PER_OCTAVE, LOWEST_OCTAVE = 8, -12
 
 
@@ -102,7 +103,7 @@ def histogram(latent: LatentRecord) -> c.Histogram:
 
 def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
     return c.Example(
-        interval="top" if record.interval == TOP else str(record.interval),
+        interval=INTERVALS.get(record.interval, str(record.interval)),
         sign=record.sign,
         rank=record.rank,
         tokens=vocabulary.pieces(record.token_ids),
@@ -170,12 +171,18 @@ def groups(page: c.FeaturePage) -> list[c.ExampleGroup]:
             new = mine if name == "top" else [e for e in mine if (e.sequence, e.start) not in top]
             if mine:
                 out.append(group(name, sign, peak, new, folded=len(mine) - len(new)))
+    for name in ("near", "random"):
+        if mine := [e for e in page.examples if e.interval == name]:
+            out.append(group(name, 1, page.max, mine, folded=0))
     return out
 
 
 def group(name: str, sign: int, peak: float, examples: list[c.Example], folded: int) -> c.ExampleGroup:
-    low, high = (None, None) if name == "top" else (peak * int(name) / 10, peak * (int(name) + 1) / 10)
-    if name == "top":
+    quiet = {"near": "Near misses: its peak token without firing", "random": "Random contexts where it does not fire"}
+    low, high = (None, None) if name == "top" or name in quiet else (peak * int(name) / 10, peak * (int(name) + 1) / 10)
+    if name in quiet:
+        title = quiet[name]
+    elif name == "top":
         title = "Top activations" if sign > 0 else "Most negative activations"
     else:
         title = f"{10 * int(name)} to {10 * (int(name) + 1)}% of the {'maximum' if sign > 0 else 'minimum'}"
