@@ -109,5 +109,6 @@ def make(name):
 FAMILIES = [
     "relu", "relu-layer-norm", "jumprelu", "batchtopk", "matryoshka", "topk", "topk-rescaled", "vsae", "abstopk",
     "gated", "groupmax", "top-afa", "switch", "quantised", "quantised-soft", "norm-gated", "transcoder",
-    "skip-transcoder", "jumprelu-transcoder", "crosscoder", "clt", "matching-pursuit", "matching-pursuit-signed", "attention-output",
+    "skip-transcoder", "jumprelu-transcoder", "crosscoder", "clt", "matching-pursuit", "matching-pursuit-signed",
+    "attention-output",
 ]  # fmt: skip
