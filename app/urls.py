@@ -16,8 +16,10 @@ def home() -> str:
     return "/"
 
 
-def sae(slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None) -> str:
-    return f"/saes/{_slug(slug)}" + _query(sort=sort, order=order, cursor=cursor)
+def sae(
+    slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None, q: str | None = None
+) -> str:
+    return f"/saes/{_slug(slug)}" + _query(q=q, sort=sort, order=order, cursor=cursor)
 
 
 def sae_json(slug: str) -> str:
@@ -28,13 +30,17 @@ def saes_json() -> str:
     return "/saes.json"
 
 
-def features(slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None) -> str:
+def features(
+    slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None, q: str | None = None
+) -> str:
     """The feature table alone: the fragment htmx swaps in; opened directly, it is a page of its own."""
-    return f"/saes/{_slug(slug)}/features" + _query(sort=sort, order=order, cursor=cursor)
+    return f"/saes/{_slug(slug)}/features" + _query(q=q, sort=sort, order=order, cursor=cursor)
 
 
-def features_json(slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None) -> str:
-    return f"/saes/{_slug(slug)}/features.json" + _query(sort=sort, order=order, cursor=cursor)
+def features_json(
+    slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None, q: str | None = None
+) -> str:
+    return f"/saes/{_slug(slug)}/features.json" + _query(q=q, sort=sort, order=order, cursor=cursor)
 
 
 def feature(slug: str, index: int) -> str:

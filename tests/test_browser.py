@@ -71,6 +71,10 @@ def test_from_home_to_a_latent_of_a_prompt(page):
     page.locator("#features th a", has_text="Density").click()
     page.wait_for_url("**sort=density**")
     page.wait_for_selector("th[aria-sort=descending]")
+    label = page.locator("#features tbody td").first.inner_text().split(",")[0]
+    page.fill("input[type=search]", label)
+    page.get_by_role("button", name="Find").click()
+    page.wait_for_function("document.querySelector('#features caption').innerText.includes('in the label')")
     page.locator("#features tbody a").first.click()
     page.wait_for_selector(".js-plotly-plot")
     assert page.locator(".heat .peak").count() > 0

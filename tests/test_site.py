@@ -88,6 +88,26 @@ def test_keyset_pages_cover_every_latent_once_in_order(client, sort, order):
     assert keys == sorted(keys, reverse=order == "desc")
 
 
+def test_labels_are_searched_whatever_their_case_and_page_by_page(client):
+    everything = client.get(f"{BASE}/features.json", params={"limit": 500}).json()["items"]
+    word = everything[0]["label"].split(",")[0]
+    wanted = [item["index"] for item in everything if word.casefold() in item["label"].casefold()]
+    cursor, seen = "", []
+    while cursor is not None:
+        query = {"q": word.upper(), "limit": 3, "cursor": cursor}
+        page = client.get(f"{BASE}/features.json", params=query).json()
+        seen += [item["index"] for item in page["items"]]
+        cursor = page["next"]
+    assert seen == wanted
+    assert f'value="{word}"' in client.get(BASE, params={"q": word}).text.replace("&#39;", "'")
+    assert "No feature" in client.get(BASE, params={"q": "no such label"}).text
+    assert client.get(f"{BASE}/features.json", params={"q": "%"}).json()["items"] == [
+        item for item in everything if "%" in item["label"]
+    ]
+    assert client.get(BASE, params={"q": "a" * 101}).status_code == 422
+    assert client.get(f"{BASE}?q=%00").status_code == 422
+
+
 def test_inspect_agrees_with_encoding_the_prompt(client, tiny):
     text = "Paris 🎉 cat"
     result = client.post("/api/inspect", json={"text": text, "sae": SLUG, "top": 40}).json()

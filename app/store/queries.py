@@ -218,9 +218,17 @@ async def get_examples(connection: AsyncConnection, sae: SAERecord, index: int) 
 
 
 async def page_latents(
-    connection: AsyncConnection, sae_id: int, *, sort: Sort, descending: bool, cursor: str | None, limit: int
+    connection: AsyncConnection,
+    sae_id: int,
+    *,
+    sort: Sort,
+    descending: bool,
+    cursor: str | None,
+    limit: int,
+    label: str | None = None,
 ) -> tuple[list[LatentSummary], str | None]:
-    """One keyset page and the cursor of the next (None at the end).
+    """One keyset page and the cursor of the next (None at the end); ``label`` keeps latents whose label holds it,
+    whatever its case.
 
     Raises:
         BadRequest: the cursor was not made by this function for this order.
@@ -228,6 +236,8 @@ async def page_latents(
     by = {"index": t.latent.c.index, "density": t.latent.c.density, "max": t.latent.c.maximum}[sort]
     key = (by, t.latent.c.index)
     query = select(*_SUMMARY).where(t.latent.c.sae_id == sae_id)
+    if label:
+        query = query.where(t.latent.c.label.icontains(label, autoescape=True))
     if cursor:
         value, index = _read_cursor(cursor, sort, descending)
         after = (value, index)

@@ -148,6 +148,7 @@ class LatentTable(BaseModel):
     sort: Sort
     order: Order
     cursor: str | None
+    q: str | None  # what labels were searched for
     page: LatentPage
 
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
-from app.errors import LatentOutOfRange, PageNotFound
+from app.errors import BadRequest, LatentOutOfRange, PageNotFound
 from app.store import queries as q
 from app.web import build
 from app.web import contexts as c
@@ -20,6 +20,7 @@ from app.web.state import State
 
 router = APIRouter()
 PAGE = 50
+Find = Annotated[str | None, Query(alias="q", max_length=100, description="Text the label holds.")]
 
 
 def state_of(request: Request) -> State:
@@ -45,13 +46,16 @@ async def load_table(
     order: c.Order | None,
     cursor: str | None,
     limit: int,
+    label: str | None,
 ) -> c.LatentTable:
+    if label and ("\0" in label or any("\ud800" <= ch <= "\udfff" for ch in label)):
+        raise BadRequest("The text to find in labels holds a character no label can hold.", field="q")
     order = order or ("asc" if sort == "index" else "desc")
     rows, following = await q.page_latents(
-        connection, sae.id, sort=sort, descending=order == "desc", cursor=cursor, limit=limit
+        connection, sae.id, sort=sort, descending=order == "desc", cursor=cursor, limit=limit, label=label
     )
     page = c.LatentPage(items=[build.row(sae, latent) for latent in rows], next=following)
-    return c.LatentTable(sae=sae.slug, address=sae.address, sort=sort, order=order, cursor=cursor, page=page)
+    return c.LatentTable(sae=sae.slug, address=sae.address, sort=sort, order=order, cursor=cursor, q=label, page=page)
 
 
 async def load_home(request: Request) -> c.HomePage:
@@ -104,12 +108,13 @@ async def features_json(
     sort: c.Sort = "index",
     order: c.Order | None = None,
     cursor: str | None = None,
+    find: Find = None,
     limit: Annotated[int, Query(ge=1, le=500)] = PAGE,
 ) -> Response:
     """A page of the feature table; ``next`` is the cursor of the following one. ``slug`` may be ``slug@revision``."""
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
-        return json_of((await load_table(db, sae, sort, order, cursor, limit)).page)
+        return json_of((await load_table(db, sae, sort, order, cursor, limit, find)).page)
 
 
 @router.get("/saes/{slug}/features", response_class=HTMLResponse, include_in_schema=False)
@@ -119,9 +124,10 @@ async def features(
     sort: c.Sort = "index",
     order: c.Order | None = None,
     cursor: str | None = None,
+    find: Find = None,
 ) -> Response:
     async with state_of(request).database.connect() as db:
-        table = await load_table(db, await q.get_sae(db, slug), sort, order, cursor, PAGE)
+        table = await load_table(db, await q.get_sae(db, slug), sort, order, cursor, PAGE, find)
     if request.headers.get("hx-request") and not request.headers.get("hx-history-restore-request"):
         return HTMLResponse(render_block("features.html", "features_table", table=table))
     return html("features.html", request, table=table)
@@ -161,10 +167,11 @@ async def sae_page(
     sort: c.Sort = "index",
     order: c.Order | None = None,
     cursor: str | None = None,
+    find: Find = None,
 ) -> Response:
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
-        table = await load_table(db, sae, sort, order, cursor, PAGE)
+        table = await load_table(db, sae, sort, order, cursor, PAGE, find)
     return html("sae.html", request, plots=True, page=build.sae_page(sae), table=table)
 
 
