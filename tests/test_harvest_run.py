@@ -40,6 +40,24 @@ def test_ctrl_c_keeps_every_batch_that_was_done_and_a_damaged_checkpoint_starts_
     assert file.with_suffix(".damaged").is_file()
 
 
+def test_ctrl_c_at_the_very_end_of_the_pass_is_not_lost(tiny, sequences, tmp_path):
+    import os
+    import signal
+
+    parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=128)
+    file = tmp_path / "checkpoint.pt"
+
+    def interrupt(progress):
+        if progress.tokens == progress.total:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, on_progress=interrupt)
+    again = []
+    harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, on_progress=again.append)
+    assert again == []  # every batch was kept
+
+
 class Killed(Exception):
     pass
 

@@ -126,6 +126,8 @@ def harvest(
             on_progress(Progress(done, total, resumed, seconds))
             if asked:
                 raise KeyboardInterrupt
+        if stop.asked and checkpoint is not None:
+            _save(harvester, checkpoint, spent + time.perf_counter() - started)
     return harvester, spent + time.perf_counter() - started
 
 
@@ -142,9 +144,11 @@ class Interrupt:
             self._before = signal.signal(signal.SIGINT, self._note)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: object, *_: object) -> None:
         if self._main:
             signal.signal(signal.SIGINT, self._before)
+        if self.asked and kind is None:  # it came after the block last looked
+            raise KeyboardInterrupt
 
     def _note(self, *_: object) -> None:
         if self.asked:
