@@ -1,11 +1,12 @@
 """SAEs on the Hugging Face hub: ``hf:owner/repo[/folder][@revision]``, downloaded file by file, pinned to a commit."""
 
+import errno
 import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from app.errors import BadRequest, HubUnavailable
+from app.errors import BadRequest, DiskFull, HubUnavailable
 
 
 class HubSpec(NamedTuple):
@@ -74,6 +75,10 @@ def fetch(spec: HubSpec, store: Path, *, on_file: Callable[[str, int], None] = l
         raise HubUnavailable(f"The hub answered {status} for {spec.repo}; try again, or {by_hand}.") from None
     except HubUnavailable:
         raise
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise DiskFull(f"The download could not be written below {store}: {error.strerror}.") from None
+        raise HubUnavailable(f"The hub cannot be reached ({error}); {by_hand}.", repo=spec.repo) from None
     except Exception as error:  # its client's transport errors have no base of their own
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise HubUnavailable(f"The hub cannot be reached ({reason}); {by_hand}.", repo=spec.repo) from None

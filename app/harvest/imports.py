@@ -10,14 +10,12 @@ import torch
 from torch import Tensor
 
 from app.corpus.sequences import Sequence
-from app.errors import BadRequest, InvalidSAE
+from app.errors import BadRequest, DiskFull, InvalidSAE
 from app.harvest.batches import counted, groups, pad
-from app.harvest.run import beside
+from app.harvest.reading import Hooks
 from app.sae.base import SAE
 from app.sae.formats import save
 from app.sae.metrics import Reconstruction
-from app.subject.hook_names import hook_point
-from app.subject.hooks import read_activations
 from app.subject.load import Subject
 
 ORIGIN = "origin.json"
@@ -76,23 +74,15 @@ def _spread(values: Tensor) -> str:
 def check(sae: SAE, subject: Subject, sequences: list[Sequence]) -> Check:
     """Run ``sae`` on ``sequences``: FVU above 1, L0 of 0 or near n mean a wrong hook or normalisation."""
     sae = sae.to(subject.device)
-    reads = [hook_point(name, subject.model) for name in sae.config.reads]
-    writes = [hook_point(name, subject.model) for name in sae.config.writes]
+    hooks = Hooks.of(sae, subject)
     special = torch.tensor(subject.special_ids, device=subject.device)
     measured: Reconstruction | None = None
     fired = torch.zeros(sae.config.n_latents, dtype=torch.bool, device=subject.device)
     for _, rows in groups(sequences, 4096):
         padded = pad(rows, subject.device)
-        found = read_activations(subject.model, padded.token_ids, list(dict.fromkeys(reads + writes)), padded.attention)
+        found = hooks.read(subject, padded)
         mask = counted(padded, special)
-        x, y = beside(found, reads, mask), beside(found, writes, mask)
-        if x.shape[1] != sae.config.d_in:
-            raise BadRequest(
-                f"The SAE reads {sae.config.d_in} dimensions but {', '.join(map(str, reads))} of {subject.name} has "
-                f"{x.shape[1]}.",
-                d_in=sae.config.d_in,
-                found=x.shape[1],
-            )
+        x, y = hooks.inputs(sae, found, mask), hooks.targets(found, mask)
         acts = sae.encode(x)
         measured = measured or Reconstruction(y.shape[1])
         measured.update(y, sae.decode(acts, x), acts)
@@ -126,6 +116,8 @@ def keep(sae: SAE, slug: str, home: Path, origin: dict[str, Any], *, replace: bo
         if folder.exists():
             shutil.rmtree(folder)
         partial.rename(folder)
+    except OSError as error:
+        raise DiskFull(f"The import could not be written to {folder}: {error.strerror}.", path=str(folder)) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

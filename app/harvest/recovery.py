@@ -5,10 +5,10 @@ from torch import Tensor
 
 from app.corpus.sequences import Sequence
 from app.harvest.batches import counted, pad
+from app.harvest.reading import Hooks
 from app.sae.base import SAE
 from app.subject.edits import logits_with
-from app.subject.hook_names import hook_point
-from app.subject.hooks import HookPoint, read_activations
+from app.subject.hooks import HookPoint
 from app.subject.load import Subject
 
 BATCH = 4  # sequences at once: their logits are held over the whole vocabulary
@@ -22,9 +22,8 @@ def recovered(subject: Subject, sae: SAE, sequences: list[Sequence], most: int) 
     and KL is from the original's distribution. BOS, EOS and PAD are neither replaced nor predicted. Empty where the
     SAE writes no module's input or output.
     """
-    reads = [hook_point(name, subject.model) for name in sae.config.reads]
-    writes = [hook_point(name, subject.model) for name in sae.config.writes]
-    if any(point.side == "unit" for point in writes) or not sequences or most < 1:
+    hooks = Hooks.of(sae, subject)
+    if any(point.side == "unit" for point in hooks.writes) or not sequences or most < 1:
         return {}
     step = max(1, len(sequences) // most)
     sample = sequences[::step][:most]
@@ -33,9 +32,9 @@ def recovered(subject: Subject, sae: SAE, sequences: list[Sequence], most: int) 
     for first in range(0, len(sample), BATCH):
         padded = pad(sample[first : first + BATCH], subject.device)
         mask = counted(padded, special)
-        found = read_activations(subject.model, padded.token_ids, list(dict.fromkeys(reads + writes)), padded.attention)
-        x = torch.cat([found[point][mask] for point in reads], dim=1)
-        hats = _apart(sae.decode(sae.encode(x), x), writes, found, mask)
+        found = hooks.read(subject, padded)
+        x = hooks.inputs(sae, found, mask)
+        hats = _apart(sae.decode(sae.encode(x), x), hooks.writes, found, mask)
         original = _next(subject, padded.token_ids, padded.attention, {}, mask)
         target = padded.token_ids[:, 1:][mask[:, 1:]]
         sums[0] += _ce(original, target)

@@ -10,16 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from app.corpus.sequences import Sequence
-from app.errors import BadRequest, DiskFull
+from app.errors import DiskFull
 from app.harvest.batches import assemble, counted, groups, pad
 from app.harvest.harvester import Harvester
 from app.harvest.quiet import QuietContexts
+from app.harvest.reading import Hooks
 from app.sae.base import SAE
-from app.subject.hook_names import hook_point
-from app.subject.hooks import HookPoint, read_activations
 from app.subject.load import Subject
 
 
@@ -76,10 +74,8 @@ def harvest(
         BadRequest: the SAE does not fit the subject's activations.
         DiskFull: a checkpoint could not be written.
     """
-    reads = [hook_point(name, subject.model) for name in sae.config.reads]
-    writes = [hook_point(name, subject.model) for name in sae.config.writes]
-    hooks = list(dict.fromkeys(reads + writes))
-    d_out = sae.W_dec.shape[1] if len(writes) == 1 else None
+    hooks = Hooks.of(sae, subject)
+    d_out = sae.W_dec.shape[1] if len(hooks.writes) == 1 else None
     harvester = Harvester(
         sae,
         top=parameters.top,
@@ -104,17 +100,10 @@ def harvest(
         for number in range(harvester.batches, len(batches)):
             first, rows = batches[number]
             padded = pad(rows, subject.device)
-            found = read_activations(subject.model, padded.token_ids, hooks, padded.attention)
+            found = hooks.read(subject, padded)
             mask = counted(padded, special)
-            x = beside(found, reads, mask)
-            if x.shape[1] != sae.config.d_in:
-                raise BadRequest(
-                    f"The SAE reads {sae.config.d_in} dimensions but {', '.join(map(str, reads))} of {subject.name} "
-                    f"has {x.shape[1]}.",
-                    d_in=sae.config.d_in,
-                    found=x.shape[1],
-                )
-            y = None if reads == writes else beside(found, writes, mask)
+            x = hooks.inputs(sae, found, mask)
+            y = None if hooks.reads == hooks.writes else hooks.targets(found, mask)
             harvester.update(assemble(sae.encode(x), first, padded, mask), x, y)
             done += sum(len(s.token_ids) for s in rows)
             seconds = time.perf_counter() - started
@@ -154,12 +143,6 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-
-
-def beside(found: dict[HookPoint, Tensor], points: list[HookPoint], mask: Tensor) -> Tensor:
-    """The activations at ``points`` side by side, where ``mask`` is true: [positions, d of all together]."""
-    parts = [found[point][mask] for point in points]
-    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
 
 
 def _save(harvester: Harvester, path: Path, seconds: float) -> None:

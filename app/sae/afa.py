@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from app.sae.acts import Acts, from_rows, joined
-from app.sae.linear import Linear, norms
+from app.sae.linear import Linear
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,7 +24,7 @@ class TopAFA(Linear):
     def _run(self, x: Tensor) -> Acts:
         target = self.centred(x).norm(dim=1, keepdim=True)
         acts = torch.cat([a for _, a in self.blocks(x)], dim=1).float().relu()
-        squares = (acts * norms(self.W_dec)).pow(2)
+        squares = (acts * self.decoder_norms).pow(2)
         # What is 0 adds nothing and is not active, so only as many as the fullest position has need be in order.
         some = int((squares > 0).sum(1).max()) + 1 if len(x) else 1
         squares, order = squares.topk(min(some, squares.shape[1]), dim=1)

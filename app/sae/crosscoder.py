@@ -5,6 +5,7 @@ and TopK serve. OpenMOSS's gates each layer by its own decoder norm, so a latent
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -59,7 +60,7 @@ class Crosscoder(Linear):
 
     def _on(self, hidden: Tensor) -> Tensor:
         """hidden: [positions, n] -> [L, positions, n] bool: where each layer's gate is open."""
-        scaled = hidden * torch.stack(self.layer_norms())[:, None]
+        scaled = hidden * torch.stack(self.layer_norms)[:, None]
         match self.act:
             case "relu":
                 return scaled > 0
@@ -72,6 +73,7 @@ class Crosscoder(Linear):
                 kth = scaled.relu().topk(self.k, dim=2).values[..., -1:]
                 return (scaled > 0) & (scaled >= kth)
 
+    @cached_property
     def layer_norms(self) -> list[Tensor]:
         """The norm of each latent's decoder row, layer by layer: L times [n]."""
         return [W.float().norm(dim=1) for W in self.W_dec.tensor_split(self.layers, dim=1)]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -41,6 +42,12 @@ class Linear:
     subtract_b_dec: bool = True
     normalise: Normalisation = Normalisation()
     W_skip: Tensor | None = None
+
+    @cached_property
+    def decoder_norms(self) -> Tensor:
+        """[n] fp32, the length of each decoder row; taken once, for it costs as much as reading W_dec."""
+        lengths: Tensor = self.W_dec.float().norm(dim=1)
+        return lengths
 
     def centred(self, x: Tensor) -> Tensor:
         """The encoder's input: [positions, d_in] fp32."""
@@ -122,9 +129,3 @@ def weighted_rows(acts: Acts, W: Tensor) -> Tensor:
         latent, table, acts.offsets(), mode="sum", per_sample_weights=acts.value.float()
     )
     return summed
-
-
-def norms(W: Tensor) -> Tensor:
-    """[n, d] -> [n] fp32, the length of each row."""
-    lengths: Tensor = W.float().norm(dim=1)
-    return lengths

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from app.sae.acts import Acts, from_rows
-from app.sae.linear import Block, Linear, gather, norms
+from app.sae.linear import Block, Linear, gather
 from app.sae.topk import largest
 
 
@@ -32,7 +32,7 @@ class NormGated(Linear):
     def encode(self, x: Tensor) -> Acts:
         """x: [positions, d_in] -> Acts."""
         n = self.W_enc.shape[1]
-        scale = norms(self.W_dec) if self.include_decoder_norm else torch.ones(n, device=x.device)
+        scale = self.decoder_norms if self.include_decoder_norm else torch.ones(n, device=x.device)
         hidden = self._hidden(x)
         if self.act == "topk":
             assert self.k is not None

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from app.sae.acts import Acts, from_rows
-from app.sae.linear import Block, Linear, norms
+from app.sae.linear import Block, Linear
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -29,7 +29,7 @@ class TopK(Linear):
         """x: [positions, d_in] -> Acts, at most k a position."""
         blocks = self.blocks(x)
         if self.rescale_by_decoder_norm:
-            scale = norms(self.W_dec)
+            scale = self.decoder_norms
             blocks = (Block(first, a * scale[first : first + a.shape[1]]) for first, a in blocks)
         values, latents = largest(blocks, self.k, by_magnitude=self.by_magnitude)
         values = values.float()
@@ -38,7 +38,7 @@ class TopK(Linear):
     @torch.inference_mode()
     def decode(self, acts: Acts, x: Tensor) -> Tensor:
         if self.rescale_by_decoder_norm:
-            acts = acts._replace(value=acts.value / norms(self.W_dec)[acts.latent])
+            acts = acts._replace(value=acts.value / self.decoder_norms[acts.latent])
         return super().decode(acts, x)
 
 
