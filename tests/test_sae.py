@@ -28,6 +28,17 @@ def test_topk_by_hand():
     assert sae.decode(acts, x).tolist() == [[4.0, 1.5], [1.0, 0.0]]
 
 
+@pytest.mark.parametrize(("inclusive", "active"), [(False, [False, True]), (True, [True, True])])
+def test_a_pre_activation_at_its_threshold_fires_only_where_the_format_says_so(inclusive, active):
+    from app.sae.jumprelu import JumpReLU
+
+    sae = JumpReLU(
+        random_sae(d=2, latents=2, k=1).config, torch.eye(2), torch.zeros(2), torch.eye(2), torch.zeros(2),
+        threshold=torch.tensor([0.5, 0.25]), inclusive=inclusive,
+    )  # fmt: skip
+    assert (sae.encode(torch.tensor([[0.5, 0.5]])).dense(2) != 0).tolist() == [active]
+
+
 def test_acts_are_sorted_and_hold_no_zeros():
     acts = from_rows(torch.tensor([[1.0, 0.0, 2.0]]), torch.tensor([[5, 1, 3]]))
     assert acts.latent.tolist() == [3, 5]
