@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli_harvest import harvest, progress_bar
+from app.cli_harvests import harvests
 from app.cli_saes import formats, import_sae
 from app.errors import PortInUse, SaescopeError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import FrameType
-
-    from app.harvest.run import Progress
 
 app = typer.Typer(
     add_completion=False,
@@ -27,6 +26,8 @@ app = typer.Typer(
 
 app.command("import")(import_sae)
 app.command()(formats)
+app.command()(harvests)
+app.command()(harvest)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
 Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]
@@ -41,7 +42,8 @@ def demo(
 ) -> None:
     """Prepare and serve the demo: SmolLM2-135M, a TopK SAE of layer 9, and Wikipedia articles."""
     from app.demo.run import demo_marker, harvest_demo
-    from app.harvest.run import Parameters
+    from app.harvest.parameters import Parameters
+    from app.harvest.run import Watch
     from app.store.engine import database_url, sync_engine
     from app.store.migrate import migrate
     from app.web.assets import install_assets
@@ -59,7 +61,7 @@ def demo(
         try:
             harvest_demo(
                 settings.home, engine, tokens, settings.dtype, settings.device,
-                Parameters(batch_tokens=settings.batch_tokens), on_step=say, on_progress=bar,
+                Parameters(batch_tokens=settings.batch_tokens), on_step=say, watch=Watch(progress=bar),
             )  # fmt: skip
         finally:
             finish()
@@ -76,63 +78,6 @@ def serve(port: Port = None, home: Home = None) -> None:
     settings = load_settings(home=home, port=port)
     check_port(settings)
     run_server(settings)
-
-
-@app.command()
-def harvest(
-    sae: Annotated[str, typer.Option(help="SAE: a folder or file in any known format, or an import's slug.")],
-    model: Annotated[Path, typer.Option(help="The subject: a Hugging Face folder.")],
-    corpus: Annotated[str, typer.Option(help="text:FILE-OR-FOLDER, jsonl:FILE or pkg:NAME.")],
-    tokens: Annotated[int | None, typer.Option(min=16, help="At most this many tokens of text.")] = None,
-    context: Annotated[int, typer.Option(min=16, help="Tokens in a sequence.")] = 128,
-    slug: Annotated[str | None, typer.Option(help="The SAE's name in URLs.")] = None,
-    hook: Annotated[str | None, typer.Option(help="Where the SAE reads, e.g. model.layers.9:out.")] = None,
-    k: Annotated[int | None, typer.Option(min=1, help="Active latents a token, where the files do not say.")] = None,
-    ignore_unknown: Annotated[bool, typer.Option("--ignore-unknown", help="Pass over unknown keys.")] = False,
-    home: Home = None,
-) -> None:
-    """Harvest an SAE over a corpus into the database."""
-    from app.corpus.sequences import cut
-    from app.corpus.sources import documents
-    from app.errors import BadRequest
-    from app.harvest.imports import find
-    from app.harvest.job import Job, check_slug, default_slug, read_sae, run_job
-    from app.harvest.run import Parameters
-    from app.sae.formats.files import Options
-    from app.store.engine import database_url, sync_engine
-    from app.store.migrate import migrate
-    from app.subject.load import load_subject
-
-    settings = load_settings(home=home)
-    path = find(sae, settings.home)
-    options = Options(hook=hook, k=k, ignore_unknown=ignore_unknown)
-    found = read_sae(path, options)
-    name = check_slug(
-        slug if slug is not None else (sae if path.parent == settings.home / "imports" else default_slug(found))
-    )
-    subject = load_subject(model, model.resolve().name, settings.dtype, settings.device)
-    if context > subject.max_context:
-        raise BadRequest(f"--context is {context:,}; {subject.name} reads at most {subject.max_context:,} tokens.")
-    bos = subject.bos_id if found.config.prepend_bos else None
-    texts = documents(corpus, settings.home / "packages")
-    sequences = list(cut(texts, subject.encode, bos_id=bos, context=context, tokens=tokens))
-    engine = sync_engine(database_url(settings))
-    migrate(engine)
-    bar, finish = progress_bar()
-    try:
-        parameters = Parameters(batch_tokens=settings.batch_tokens)
-        revision = run_job(
-            Job(name, path, corpus, context, parameters, options, settings.sae_dtype, settings.checkpoint_seconds),
-            subject,
-            sequences,
-            engine,
-            settings.home,
-            on_progress=bar,
-        )
-    finally:
-        finish()
-    engine.dispose()
-    typer.echo(f"{name}@{revision} is ready; 'saescope serve' shows it.")
 
 
 @app.command()
@@ -197,49 +142,6 @@ def _has_saes(engine: object) -> bool:
 
 def say(line: str) -> None:
     typer.echo(f"{line} ...", err=True)
-
-
-def progress_bar() -> "tuple[Callable[[Progress], None], Callable[[], None]]":
-    """A bar of tokens done, tok/s and time left; plain lines where there is no terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from app.harvest.run import Progress as Step
-
-    if not sys.stderr.isatty():
-        last = [0.0]
-
-        def line(step: Step) -> None:
-            if step.resumed and not last[0]:
-                typer.echo(f"carrying on after {step.resumed:,} tokens", err=True)
-            if step.seconds - last[0] >= 10 or step.tokens == step.total:
-                last[0] = step.seconds
-                speed = (step.tokens - step.resumed) / max(step.seconds, 1e-9)
-                left = (step.total - step.tokens) / max(speed, 1e-9)
-                done = f"{step.tokens:,} of {step.total:,} tokens"
-                typer.echo(f"{done}  {speed:,.0f} tok/s  {left:.0f} s left", err=True)
-
-        return line, lambda: None
-    from rich.console import Console
-
-    columns = [
-        TextColumn("{task.fields[done]}"),
-        BarColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    ]
-    bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task("harvest", total=None, done="", speed="")
-
-    def update(step: Step) -> None:
-        if not bar.live.is_started:
-            bar.start()
-        speed = (step.tokens - step.resumed) / max(step.seconds, 1e-9)
-        bar.update(
-            task, total=step.total, completed=step.tokens, speed=f"{speed:,.0f} tok/s",
-            done=f"{step.tokens:,} of {step.total:,} tokens",
-        )  # fmt: skip
-
-    return update, bar.stop
 
 
 def check_port(settings: Settings) -> None:

@@ -87,6 +87,11 @@ class DiskFull(SaescopeError):
     status = 507
 
 
+class OutOfMemory(SaescopeError):
+    code = "out_of_memory"
+    status = 507
+
+
 class HarvestRunning(SaescopeError):
     code = "harvest_running"
     status = 409
@@ -105,3 +110,23 @@ class AssetsMissing(SaescopeError):
 class InvalidSetting(SaescopeError):
     code = "setting_invalid"
     status = 500
+
+
+class UnknownRun(SaescopeError):
+    code = "run_unknown"
+    status = 404
+
+
+class RunEnded(SaescopeError):
+    code = "run_ended"
+    status = 409
+
+
+class CrossSite(SaescopeError):
+    code = "cross_site"
+    status = 403
+
+
+class UnknownHost(SaescopeError):
+    code = "host_unknown"
+    status = 421

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import __version__, urls
 from app.errors import BadRequest, SaescopeError
 from app.harvest.job import in_dtype, read_sae
+from app.jobs import Harvests
 from app.live.engine import Engine
 from app.settings import Settings
 from app.store import queries
@@ -25,9 +26,11 @@ from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
 from app.web.contexts import ErrorPage
 from app.web.features import router as features
+from app.web.guard import Guard
 from app.web.inspection import router as inspection
 from app.web.rendering import ROOT, render_page
 from app.web.routes import fallback, router
+from app.web.runs import router as runs
 from app.web.state import State, target
 
 _CSP = "default-src 'self'; script-src 'self'; style-src 'self'{plots}; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"  # noqa: E501
@@ -51,21 +54,27 @@ def create_app(settings: Settings) -> FastAPI:
             batch_tokens=settings.batch_tokens,
         )
         engine.start()
-        state = State(settings, async_engine(url), engine, _hardware())
+        database = async_engine(url)
+        harvests = Harvests(settings, url, database)
+        state = State(settings, database, engine, harvests, _hardware())
         app.state.saescope = state
         warming = asyncio.create_task(_warm(state))
+        if settings.worker:
+            await harvests.open()
         try:
             yield
         finally:
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)  # it may hold a connection
+            await harvests.close()
             await asyncio.to_thread(engine.stop)
-            await state.database.dispose()
+            await database.dispose()
 
     app = FastAPI(
         title="saescope", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json",
     )  # fmt: skip
+    app.add_middleware(Guard, settings=settings, refuse=_refuse)
     app.middleware("http")(_secure)
     app.add_middleware(Heads)
     app.add_exception_handler(SaescopeError, _refuse)
@@ -74,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _unexpected)
     app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
-    for routes in (router, features, inspection, fallback):
+    for routes in (router, features, inspection, runs, fallback):
         app.include_router(routes)
     return app
 

@@ -33,6 +33,10 @@ class Settings(BaseSettings):
     )
     host: str = Field(default="127.0.0.1", description="Address the web server listens on")
     port: int = Field(default=8000, ge=1, le=65535, description="Port the web server listens on")
+    allowed_hosts: str = Field(
+        default="", description="More names this server answers to, separated by commas; behind a proxy, its name"
+    )
+    worker: bool = Field(default=True, description="Whether the server runs the harvests started from the site")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="The subject's dtype; auto is bfloat16 where the hardware has it"
     )

@@ -72,6 +72,31 @@ def inspect_json(
     return "/inspect.json" + _query(sae=sae, text=text, token=token, sort=sort)
 
 
+def harvests(*, cursor: str | None = None) -> str:
+    """Every run of a harvest, and, by POST, the start of one."""
+    return "/harvests" + _query(cursor=cursor)
+
+
+def harvests_json(*, cursor: str | None = None) -> str:
+    return "/harvests.json" + _query(cursor=cursor)
+
+
+def harvest_run(run: int) -> str:
+    return f"/harvests/{run}"
+
+
+def harvest_run_json(run: int) -> str:
+    return f"/harvests/{run}.json"
+
+
+def stop_harvest(run: int) -> str:
+    return f"/harvests/{run}/stop"
+
+
+def resume_harvest(run: int) -> str:
+    return f"/harvests/{run}/resume"
+
+
 def api_inspect() -> str:
     return "/api/inspect"
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 from fastapi.testclient import TestClient
 
-from app.corpus.sequences import cut
+from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
 from app.demo.run import prepare_subject
 from app.harvest.job import Job, run_job
-from app.harvest.run import Parameters
+from app.harvest.parameters import Parameters
 from app.main import create_app
 from app.sae.base import SAEConfig
 from app.sae.formats import saelens
@@ -104,7 +104,7 @@ def settings(home):
     url = database_url(given)
     return Settings(
         home=home, dtype="float32", device="cpu", max_prompt_tokens=48, max_prompt_chars=2000,
-        database_url=url.render_as_string(hide_password=False),
+        database_url=url.render_as_string(hide_password=False), allowed_hosts="testserver", worker=False,
     )  # fmt: skip
 
 
@@ -130,7 +130,7 @@ def engine(settings):
 
 @pytest.fixture(scope="session")
 def sequences(tiny):
-    return list(cut(TEXT, tiny.encode, bos_id=tiny.bos_id, context=64))
+    return Held(cut(TEXT, tiny.encode, bos_id=tiny.bos_id, context=64))
 
 
 @pytest.fixture(scope="session")

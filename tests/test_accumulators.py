@@ -1,5 +1,7 @@
 """The harvest's accumulators against brute force over the same activations, written the slow and plain way."""
 
+import io
+import math
 from collections import defaultdict
 
 import pytest
@@ -9,9 +11,10 @@ from hypothesis import strategies as st
 
 from app.harvest.batches import Batch, Padded, assemble, counted
 from app.harvest.harvester import Harvester
+from app.harvest.parameters import Parameters
 from app.harvest.peaks import find_peaks
 from app.harvest.pool import WindowPool
-from app.harvest.samples import N_INTERVALS, IntervalSamples, interval_of, priority_of
+from app.harvest.samples import GROUPS, IntervalSamples, interval_of, priority_of
 from app.harvest.stats import LatentStats, bin_edges, bin_of
 from app.harvest.top import TopContexts
 from app.sae.acts import Acts
@@ -23,16 +26,19 @@ BOS = 0
 
 def random_batches(seed, *, sequences=24, length=12, latents=5, per_batch=5, vocabulary=4, signed=False):
     """Batches of short texts over a tiny vocabulary, so that windows repeat, with rounded activations, so that
-    they tie. Returns them with the dense activations {sequence: [length, latents]} and the ids."""
+    they tie. Every document is a few sequences long. Returns them with the dense activations
+    {sequence: [length, latents]} and the ids."""
     g = torch.Generator().manual_seed(seed)
     batches, dense, texts = [], {}, {}
+    document = torch.randint(0, 2, (sequences,), generator=g).cumsum(0)
     for start in range(0, sequences, per_batch):
         rows = min(per_batch, sequences - start)
         lengths = torch.randint(3, length + 1, (rows,), generator=g)
         ids = torch.randint(1, vocabulary + 1, (rows, int(lengths.max())), generator=g)
         ids[:, 0] = BOS
         inside = (torch.arange(ids.shape[1]) < lengths[:, None]).long()
-        padded = Padded(ids * inside, inside, lengths)
+        numbers = document[start : start + rows, None].expand_as(ids)
+        padded = Padded(ids * inside, inside, lengths, numbers)
         mask = counted(padded, torch.tensor([BOS]))
         x = torch.rand(int(mask.sum()), latents, generator=g)
         x = (x * 8).round() / 4 * (torch.rand(x.shape, generator=g) < 0.3)
@@ -110,7 +116,7 @@ def test_top_contexts_equal_a_brute_force_pass(seed, signed):
 def test_the_same_text_in_two_documents_counts_once_at_its_strongest():
     ids = torch.tensor([[BOS, 1, 2, 3], [BOS, 1, 2, 3], [BOS, 3, 2, 1]])
     ones = torch.ones_like(ids)
-    padded = Padded(ids, ones, ones.sum(1))
+    padded = Padded(ids, ones, ones.sum(1), torch.zeros_like(ids))
     mask = counted(padded, torch.tensor([BOS]))
     value = torch.tensor([1.0, 2.0, 0.5])
     acts = Acts(torch.tensor([1, 4, 7]), torch.zeros(3, dtype=torch.int64), value, 9)
@@ -179,42 +185,78 @@ def sample_of(batches, k, latents=5, seed=0):
     return table
 
 
+def brute_samples(dense, texts, latent, k, bin_size, maximum, seed=0):
+    """For every tenth the contexts the sketch promises: the first ``k`` by priority of those whose priority is not
+    above that of the last held in any bin the tenth overlaps, where a bin holds its first ``bin_size``."""
+    bins, tenths = defaultdict(list), defaultdict(list)
+    contexts = brute_contexts(dense, texts, latent, 1, 6)
+    top = max((math.floor(4 * math.log2(c[0])) for c in contexts), default=0)
+    for context in contexts:
+        priority = int(priority_of(torch.tensor(context[1]), torch.tensor(latent), seed))
+        own = min(top - math.floor(4 * math.log2(context[0])), GROUPS - 1)
+        bins[own].append(priority)
+        tenths[int(interval_of(torch.tensor(context[0]), torch.tensor(maximum)))].append((priority, context))
+    for tenth, members in tenths.items():
+        bound = float("inf")
+        for own, priorities in bins.items():
+            low = 0.0 if own == GROUPS - 1 else 2 ** ((top - own) / 4)
+            overlaps = low <= (tenth + 1) * maximum / 10 and 2 ** ((top - own + 1) / 4) > tenth * maximum / 10
+            if overlaps and len(priorities) >= bin_size:
+                bound = min(bound, sorted(priorities)[bin_size - 1])
+        yield tenth, [context for priority, context in sorted(members) if priority <= bound][:k]
+
+
+def drawn(table, maximum, k):
+    """{latent: {tenth: [(magnitude, sequence, place, relative)]}}."""
+    found = defaultdict(lambda: defaultdict(list))
+    chosen = table.draw(maximum, k, chunk=2)
+    for latent, tenth, slot in zip(*(column.tolist() for column in chosen), strict=True):
+        found[latent][tenth].append(
+            (
+                float(table.magnitude[latent, slot]),
+                int(table.sequence[latent, slot]),
+                int(table.place[latent, slot]),
+                table.pool.rows(table.window[latent, slot]).tolist(),
+            )
+        )
+    return found
+
+
 @pytest.mark.parametrize("seed", range(6))
-def test_samples_are_complete_below_their_bound(seed):
-    """What makes a bottom-k sketch uniform: an interval holds exactly its contexts of priority below the bound."""
-    batches, dense, texts = random_batches(seed, sequences=200)
-    table = sample_of(batches, 3)
+@pytest.mark.parametrize(("sequences", "size"), [(40, 2), (300, 3)])
+def test_samples_equal_a_brute_force_pass(seed, sequences, size):
+    batches, dense, texts = random_batches(seed, sequences=sequences)
+    table = sample_of(batches, size)
+    maximum = torch.stack([rows.amax(0) for rows in dense.values()]).amax(0)
+    found = drawn(table, maximum, 2)
     for latent in range(5):
-        contexts = brute_contexts(dense, texts, latent, 1, 6)
-        inside = defaultdict(dict)
-        for magnitude, sequence, place, _, relative in contexts:
-            interval = int(interval_of(torch.tensor(magnitude), table.maximum[latent]))
-            priority = int(priority_of(torch.tensor(sequence), torch.tensor(latent), 0))
-            inside[interval][priority] = (magnitude, sequence, place, relative)
-        assert float(table.maximum[latent]) == max(c[0] for c in contexts)
-        for interval in range(N_INTERVALS):
-            slots = slice(interval * 3, interval * 3 + 3)
-            bound = int(table.bound[latent, interval])
-            wanted = sorted(p for p in inside[interval] if p < bound)
-            held = [p for p in table.priority[latent, slots].tolist() if p < torch.iinfo(torch.int64).max]
-            assert held == wanted
-            for slot, priority in zip(range(slots.start, slots.stop), held, strict=False):
-                magnitude, sequence, place, relative = inside[interval][priority]
-                assert float(table.magnitude[latent, slot]) == magnitude
-                assert int(table.sequence[latent, slot]) == sequence
-                assert int(table.place[latent, slot]) == place
-                assert table.pool.rows(table.window[latent, slot]).tolist() == relative
+        wanted = {
+            tenth: [(c[0], c[1], c[2], c[4]) for c in contexts]
+            for tenth, contexts in brute_samples(dense, texts, latent, 2, size, float(maximum[latent]))
+            if contexts
+        }
+        assert found[latent] == wanted
 
 
-def test_samples_are_full_once_the_maximum_has_settled():
-    batches, dense, texts = random_batches(3, sequences=400)
-    table = sample_of(batches, 2)
+def test_a_tenth_of_fewer_contexts_than_a_bin_holds_is_complete():
+    batches, dense, texts = random_batches(3, sequences=40)
+    table = sample_of(batches, 40)
+    maximum = torch.stack([rows.amax(0) for rows in dense.values()]).amax(0)
+    found = drawn(table, maximum, 40)
     for latent in range(5):
-        sizes = torch.zeros(N_INTERVALS, dtype=torch.int64)
-        for context in brute_contexts(dense, texts, latent, 1, 6):
-            sizes[interval_of(torch.tensor(context[0]), table.maximum[latent])] += 1
-        held = (table.sequence[latent].view(N_INTERVALS, 2) >= 0).sum(1)
-        assert held.tolist() == sizes.clamp_max(2).tolist()
+        assert sum(map(len, found[latent].values())) == len(brute_contexts(dense, texts, latent, 1, 6))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_samples_do_not_depend_on_order_or_sharding(seed):
+    batches, dense, _ = random_batches(seed, sequences=200)
+    maximum = torch.stack([rows.amax(0) for rows in dense.values()]).amax(0)
+    whole = drawn(sample_of(batches, 3), maximum, 3)
+    thirds = [sample_of(batches[i::3], 3) for i in range(3)]
+    thirds[2].merge(thirds[0])
+    thirds[1].merge(thirds[2])
+    assert drawn(thirds[1], maximum, 3) == whole
+    assert drawn(sample_of(batches[::-1], 3), maximum, 3) == whole
 
 
 def test_every_context_of_an_interval_is_sampled_equally_often():
@@ -222,42 +264,25 @@ def test_every_context_of_an_interval_is_sampled_equally_often():
     rows = 19
     ids = torch.ones(rows, 3, dtype=torch.int64)
     ids[:, 0] = BOS
-    padded = Padded(ids, torch.ones_like(ids), torch.full((rows,), 3))
+    padded = Padded(ids, torch.ones_like(ids), torch.full((rows,), 3), torch.zeros_like(ids))
     mask = counted(padded, torch.tensor([BOS]))
     magnitude = torch.linspace(0.901, 0.95, rows)
     magnitude[-1] = 1.0
-    drawn = torch.zeros(rows)
+    counts = torch.zeros(rows)
     for seed in range(600):
         table = IntervalSamples(1, 4, WindowPool(2), seed)
         for start in range(0, rows, 4):
             chosen = torch.arange(start, min(start + 4, rows))
             acts = Acts(torch.arange(len(chosen)) * 2, torch.zeros_like(chosen), magnitude[chosen], 2 * len(chosen))
-            part = Padded(ids[chosen], torch.ones_like(ids[chosen]), padded.lengths[chosen])
+            part = Padded(*(column[chosen] for column in padded))
             batch: Batch = assemble(acts, start, part, mask[chosen])
             table.update(batch, find_peaks(batch, 1, 1))
-        held = table.sequence[0, 36:]
-        drawn[held[held >= 0]] += 1
-    expected = drawn.sum() / rows
-    assert float(((drawn - expected) ** 2 / expected).sum()) < 42.3  # 99.9th percentile of chi-squared, 18 d.o.f.
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_merged_samples_are_complete_below_their_bound(seed):
-    batches, dense, texts = random_batches(seed, sequences=200)
-    half = len(batches) // 2
-    merged = sample_of(batches[:half], 3)
-    merged.merge(sample_of(batches[half:], 3))
-    for latent in range(5):
-        for interval in range(N_INTERVALS):
-            wanted = []
-            for context in brute_contexts(dense, texts, latent, 1, 6):
-                if int(interval_of(torch.tensor(context[0]), merged.maximum[latent])) == interval:
-                    wanted.append(int(priority_of(torch.tensor(context[1]), torch.tensor(latent), 0)))
-            bound = int(merged.bound[latent, interval])
-            held = merged.priority[latent, interval * 3 : interval * 3 + 3]
-            assert [p for p in held.tolist() if p < torch.iinfo(torch.int64).max] == sorted(
-                p for p in wanted if p < bound
-            )
+        chosen = table.draw(torch.ones(1), 3)
+        highest = table.sequence[0, chosen.slot[chosen.interval == 9]].long()
+        counts[highest] += 1
+    expected = counts.sum() / rows
+    assert counts.sum() > 1200
+    assert float(((counts - expected) ** 2 / expected).sum()) < 42.3  # 99.9th percentile of chi-squared, 18 d.o.f.
 
 
 def tiny_sae(latents=5, d=7):
@@ -267,40 +292,84 @@ def tiny_sae(latents=5, d=7):
     return TopK(config, W_dec.T.contiguous(), torch.zeros(latents), W_dec, torch.zeros(d), k=2)
 
 
+PARAMETERS = Parameters(
+    top=4, per_interval=2, width=6, reconstruct_every=2, quiet_windows=8, tokens=3, token_least=2, partners=3,
+    documents=2,
+)  # fmt: skip
+
+
+def fresh(l0=2.0):
+    return Harvester(tiny_sae(), PARAMETERS, vocabulary=5, longest=12, l0=l0)
+
+
+def fed(batches, harvester=None):
+    harvester = harvester or fresh()
+    for batch in batches:
+        x = torch.randn(batch.acts.n_positions, 7, generator=torch.Generator().manual_seed(batch.first_sequence))
+        harvester.update(batch, x)
+    return harvester
+
+
+def outcome(harvester):
+    """Everything a harvest stores, but for what is only numbers of windows."""
+    harvester.finish()
+    tables = {
+        **{f"token {name}": value for name, value in harvester.tokens.by_mean(3, 2)._asdict().items()},
+        **{f"sure {name}": value for name, value in harvester.tokens.by_probability(3, 2)._asdict().items()},
+        **{f"with {name}": value for name, value in harvester.together.partners(3)._asdict().items()},
+        **{f"random {name}": value for name, value in harvester.quiet.random(2)._asdict().items()},
+        "documents": harvester.documents.count,
+        "document fires": harvester.documents.fires,
+        "document number": harvester.documents.number,
+        "histogram": harvester.stats.histogram,
+        "count": harvester.stats.count,
+        "places": harvester.places.counts,
+        "first": harvester.places.first,
+        "last": harvester.places.last,
+    }
+    samples = drawn(harvester.samples[1], harvester.stats.maximum, 2)
+    top = [read_top(harvester.top[1], latent) for latent in range(5)]
+    return {name: value.tolist() for name, value in tables.items()} | {"samples": samples, "top": top}
+
+
 @pytest.mark.parametrize("cut", [1, 3, 7])
-def test_a_harvester_restored_from_its_state_ends_the_same(cut):
+@pytest.mark.parametrize("l0", [2.0, 1000.0])
+def test_a_harvester_restored_from_its_state_ends_the_same(cut, l0):
     batches, _, _ = random_batches(5, sequences=60)
-    x = [
-        torch.randn(batch.acts.n_positions, 7, generator=torch.Generator().manual_seed(i))
-        for i, batch in enumerate(batches)
-    ]
-
-    def fresh():
-        return Harvester(tiny_sae(), top=4, per_interval=2, width=6, reconstruct_every=2)
-
-    whole, first = fresh(), fresh()
-    for batch, rows in zip(batches, x, strict=True):
-        whole.update(batch, rows)
-    for batch, rows in list(zip(batches, x, strict=True))[:cut]:
-        first.update(batch, rows)
-    second = fresh()
-    second.load_state_dict(first.state_dict())
-    for batch, rows in list(zip(batches, x, strict=True))[cut:]:
-        second.update(batch, rows)
+    whole = fed(batches, fresh(l0))
+    second = fresh(l0)
+    state = io.BytesIO()
+    torch.save(fed(batches[:cut], fresh(l0)).state_dict(), state)
+    state.seek(0)
+    second.load_state_dict(torch.load(state, weights_only=True))
+    fed(batches[cut:], second)
     assert second.reconstruction.result() == whole.reconstruction.result()
-    for latent in range(5):
-        assert read_top(second.top[1], latent) == read_top(whole.top[1], latent)
-    for name, value in whole.samples[1].state_dict().items():
-        if name != "window":
-            assert torch.equal(second.samples[1].state_dict()[name], value)
+    assert outcome(second) == outcome(whole)
 
 
-def test_compacting_the_pool_keeps_every_window_that_is_named():
-    pool = WindowPool(2)
+@given(st.integers(0, 10_000), st.integers(2, 4), st.sampled_from([2.0, 1000.0]))
+@settings(max_examples=20, deadline=None)
+def test_shards_merged_in_any_order_are_the_whole_pass(seed, shards, l0):
+    batches, _, _ = random_batches(seed, sequences=60)
+    whole = outcome(fed(batches, fresh(l0)))
+    size = -(-len(batches) // shards)
+    parts = [batches[i * size : (i + 1) * size] for i in range(shards)]
+    forwards, backwards = ([fed(part, fresh(l0)) for part in parts if part] for _ in range(2))
+    for part in forwards[1:]:
+        forwards[0].merge(part)
+    for part in backwards[-2::-1]:
+        backwards[-1].merge(part)
+    assert outcome(forwards[0]) == whole
+    assert outcome(backwards[-1]) == whole
+
+
+def test_rows_that_no_table_names_are_reused():
+    pool = WindowPool(2, slots=4)
     numbers = pool.add(torch.arange(12.0).view(6, 2).half())
-    first, second = numbers[[5, 0]].clone(), torch.tensor([int(numbers[3]), -1])
-    pool.compact([first, second])
+    first, second = numbers[[5, 0]].int(), torch.tensor([int(numbers[3]), -1], dtype=torch.int32)
+    pool.recycle([first, second])
     assert len(pool) == 3
+    again = pool.add(torch.full((4, 2), 7.0).half())
+    assert set(again.tolist()) == {1, 2, 4, 6}
     assert pool.rows(first).tolist() == [[10.0, 11.0], [0.0, 1.0]]
     assert pool.rows(second[:1]).tolist() == [[6.0, 7.0]]
-    assert second[1] == -1

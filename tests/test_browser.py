@@ -7,8 +7,10 @@ import time
 
 import pytest
 import uvicorn
+from sqlalchemy import func, insert, update
 
 from app.main import create_app
+from app.store import tables as t
 from app.web.assets import install_assets
 from tests.conftest import SLUG
 
@@ -37,6 +39,25 @@ def site(harvested, settings):
     yield f"http://127.0.0.1:{port}"
     server.should_exit = True
     thread.join()
+
+
+@pytest.fixture(scope="module")
+def runs(engine, harvested):
+    """A harvest of every kind, by state."""
+    command = {"sae": "/somewhere/" + "long/" * 30, "model": "/models/tiny", "corpus": "pkg:brown", "slug": SLUG}
+    common = {"kind": "harvest", "slugs": [SLUG], "command": command, "started": func.now(), "beat": func.now()}
+    values = {
+        "running": {"tokens": 250_000, "total": 1_000_000, "tokens_per_second": 1234.5},
+        "failed": {"finished": func.now(), "message": "The SAE reads d_in 64; the subject has 32."},
+        "done": {"finished": func.now(), "revisions": [harvested[0]], "metrics": {SLUG: {"fvu": 0.25, "l0": 4.0}}},
+    }
+    with engine.begin() as connection:
+        return {
+            state: connection.execute(
+                insert(t.run).values(state=state, **{**common, **row}).returning(t.run.c.id)
+            ).scalar_one()
+            for state, row in values.items()
+        }
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +153,43 @@ def test_keys_help_theme_and_jump(browser, site):
     context.close()
 
 
+def test_a_running_harvest_is_watched_and_stopped(page, runs, engine):
+    def tell(**values):
+        with engine.begin() as connection:
+            connection.execute(update(t.run).where(t.run.c.id == runs["running"]).values(beat=func.now(), **values))
+
+    page.goto("/harvests")
+    assert page.locator("progress").count() == 1
+    page.get_by_role("link", name=f"Run {runs['running']}").click()
+    page.get_by_role("button", name="Stop").focus()
+    tell(tokens=500_000)
+    page.locator("progress[value='500000']").wait_for()
+    assert "500,000 of 1,000,000 tokens (50%)" in page.inner_text("#run")
+    assert page.evaluate("document.activeElement.textContent") == "Stop"
+    page.keyboard.press("Enter")
+    page.get_by_text("stopping after the batch at hand").wait_for()
+    tell(state="stopped", finished=func.now())
+    page.get_by_role("button", name="Resume").wait_for()
+    assert page.locator("[hx-trigger]").count() == 0
+    tell(state="running", finished=None)
+
+
+def test_the_form_that_starts_a_harvest_says_what_does_not_fit(browser, site, runs):
+    context = browser.new_context(base_url=site, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/harvests")
+    page.get_by_text("Start a harvest").click()
+    page.get_by_label("or a Hugging Face folder on this machine").fill("/nowhere")
+    page.get_by_label("At most this many tokens").fill("1,000")
+    page.get_by_role("button", name="Start").click()
+    assert "No model at /nowhere" in page.get_by_role("alert").inner_text()
+    assert page.get_by_label("At most this many tokens").input_value() == "1,000"
+    assert page.get_by_label("Imported or harvested before").input_value() == SLUG
+    context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser, site, scheme):
+def test_axe_finds_nothing_serious(browser, site, runs, scheme):
     from axe_playwright_python.sync_playwright import Axe
 
     context = browser.new_context(base_url=site, color_scheme=scheme, bypass_csp=True)
@@ -145,6 +201,8 @@ def test_axe_finds_nothing_serious(browser, site, scheme):
         "/inspect?text=Paris+is+big",
         "/nowhere",
         "/api/docs",
+        "/harvests",
+        *(f"/harvests/{run}" for run in runs.values()),
     ):
         page.goto(path)
         found = Axe().run(page).response["violations"]
@@ -153,7 +211,7 @@ def test_axe_finds_nothing_serious(browser, site, scheme):
     context.close()
 
 
-def test_pages_fit_a_phone_and_read_without_javascript(browser, site):
+def test_pages_fit_a_phone_and_read_without_javascript(browser, site, runs):
     context = browser.new_context(base_url=site, java_script_enabled=False, viewport={"width": 380, "height": 800})
     page = context.new_page()
     page.goto(f"/saes/{SLUG}/features/3")
@@ -170,6 +228,8 @@ def test_pages_fit_a_phone_and_read_without_javascript(browser, site):
         "/inspect?text=Paris+is+big",
         "/api/docs",
         "/nowhere",
+        "/harvests",
+        *(f"/harvests/{run}" for run in runs.values()),
     ):
         page.goto(path)
         assert page.evaluate("document.documentElement.scrollWidth") <= 380

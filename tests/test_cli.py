@@ -15,7 +15,7 @@ from app import cli
 from tests.conftest import public_folder
 
 COMMAND = [sys.executable, "-m", "app.cli"]
-STEPS = ["Starting the database", "Preparing the subject", "Reading the corpus", "Harvesting", " of "]
+STEPS = ["Starting the database", "Preparing the subject", "Harvesting", " of "]
 
 
 def run(arguments, monkeypatch, capsys):

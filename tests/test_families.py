@@ -6,8 +6,8 @@ import torch
 from app.harvest.batches import counted, pad
 from app.harvest.imports import find, keep
 from app.harvest.job import Job, read_sae, resolved, run_job
+from app.harvest.parameters import Parameters
 from app.harvest.reading import beside
-from app.harvest.run import Parameters
 from app.main import create_app
 from app.sae.formats import save
 from app.store.engine import database_url, sync_engine

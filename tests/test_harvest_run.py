@@ -3,15 +3,22 @@
 import pytest
 import torch
 
-from app.corpus.sequences import cut
+from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
 from app.demo.run import CONTEXT, SAE_FOLDER, SUBJECT
 from app.harvest.job import read_sae
-from app.harvest.run import Parameters, harvest
+from app.harvest.parameters import Parameters
+from app.harvest.run import Watch, harvest
 from app.store.embedded import closed_parent, start_embedded
 from app.subject.load import load_subject
 from app.train.run import Recipe, train
 from tests.conftest import public_folder, random_sae
+
+
+def run(subject, corpus, parameters, checkpoint=None, progress=lambda p: None, saes=None, **options):
+    """A pass with a checkpoint at Ctrl-C only, unless told otherwise."""
+    options = {"context": 64, "checkpoint_seconds": 1e9, "watch": Watch(progress=progress), **options}
+    return harvest(subject, saes or [random_sae()], corpus, parameters, checkpoint=checkpoint, **options)
 
 
 def test_ctrl_c_keeps_every_batch_that_was_done_and_a_damaged_checkpoint_starts_over(tiny, sequences, tmp_path):
@@ -27,15 +34,13 @@ def test_ctrl_c_keeps_every_batch_that_was_done_and_a_damaged_checkpoint_starts_
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        harvest(
-            tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_seconds=1e9, on_progress=interrupt
-        )
+        run(tiny, sequences, parameters, file, interrupt)
     resumed = []
-    harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, on_progress=lambda p: resumed.append(p.resumed))
+    run(tiny, sequences, parameters, file, lambda p: resumed.append(p.resumed))
     assert resumed[0] == seen[-1]
     file.write_bytes(file.read_bytes()[:1000])
     resumed.clear()
-    harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, on_progress=lambda p: resumed.append(p.resumed))
+    run(tiny, sequences, parameters, file, lambda p: resumed.append(p.resumed))
     assert resumed[0] == 0
     assert file.with_suffix(".damaged").is_file()
 
@@ -48,13 +53,13 @@ def test_ctrl_c_at_the_very_end_of_the_pass_is_not_lost(tiny, sequences, tmp_pat
     file = tmp_path / "checkpoint.pt"
 
     def interrupt(progress):
-        if progress.tokens == progress.total:
+        if progress.tokens == sum(sequences.lengths()):
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, on_progress=interrupt)
+        run(tiny, sequences, parameters, file, interrupt)
     again = []
-    harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, on_progress=again.append)
+    run(tiny, sequences, parameters, file, again.append)
     assert again == []  # every batch was kept
 
 
@@ -64,21 +69,18 @@ class Killed(Exception):
 
 def test_a_killed_harvest_carries_on_to_the_same_end(tiny, sequences, tmp_path):
     parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=128, reconstruct_every=2)
-    whole, _ = harvest(tiny, random_sae(), sequences, parameters)
+    whole = run(tiny, sequences, parameters).harvesters[0]
     file = tmp_path / "checkpoint.pt"
 
     def kill(progress):
-        if progress.tokens > progress.total // 2:
+        if progress.tokens > sum(sequences.lengths()) // 2:
             raise Killed
 
     with pytest.raises(Killed):
-        harvest(tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_seconds=0, on_progress=kill)
+        run(tiny, sequences, parameters, file, kill, checkpoint_seconds=0)
     assert file.is_file()
     starts = []
-    again, _ = harvest(
-        tiny, random_sae(), sequences, parameters, checkpoint=file, checkpoint_seconds=0,
-        on_progress=lambda p: starts.append(p.resumed),
-    )  # fmt: skip
+    again = run(tiny, sequences, parameters, file, lambda p: starts.append(p.resumed)).harvesters[0]
     assert starts[0] > 0
     assert again.reconstruction.result() == whole.reconstruction.result()
     assert torch.equal(again.stats.histogram, whole.stats.histogram)
@@ -94,9 +96,10 @@ def test_the_bundled_sae_explains_the_real_subject(real_folder):
         "The lighthouse was built in 1811 on a low reef off the coast of Scotland. Its light was visible from "
         "thirty miles away, and three keepers lived in it for six weeks at a time. Storms often cut them off. "
     )
-    sequences = list(cut([Document("light", text)], subject.encode, bos_id=subject.bos_id, context=CONTEXT))
-    result, _ = harvest(subject, read_sae(SAE_FOLDER), sequences, Parameters(reconstruct_every=1))
-    metrics = result.reconstruction.result()
+    sequences = Held(cut([Document("light", text)], subject.encode, bos_id=subject.bos_id, context=CONTEXT))
+    sae = read_sae(SAE_FOLDER)
+    done = harvest(subject, [sae], sequences, Parameters(reconstruct_every=1), context=CONTEXT)
+    metrics = done.harvesters[0].reconstruction.result()
     assert metrics["fvu"] < 0.3
     assert metrics["l0"] == 32
 

@@ -35,13 +35,14 @@ def feed(quiet, sequences, dense, batch_tokens=100, only=None):
 @pytest.mark.parametrize("seed", range(6))
 def test_fired_is_what_a_pass_over_every_window_finds_and_merging_changes_nothing(seed):
     sequences, dense = corpus(seed)
-    quiet = QuietContexts(N, sequences, WIDTH, 40, seed, "cpu")
+    quiet = QuietContexts(N, WIDTH, 40, seed)
     feed(quiet, sequences, dense)
-    halves = [QuietContexts(N, sequences, WIDTH, 40, seed, "cpu") for _ in range(2)]
+    halves = [QuietContexts(N, WIDTH, 40, seed) for _ in range(2)]
     for half, part in zip(halves, (0, 1), strict=True):
         feed(half, sequences, dense, only=part)
     halves[0].merge(halves[1])
-    assert torch.equal(halves[0].fired, quiet.fired)
+    for name, value in quiet.state_dict().items():
+        assert torch.equal(halves[0].state_dict()[name], value)
     assert len(quiet.sequence.unique()) == 40
     for row, (number, start) in enumerate(zip(quiet.sequence.tolist(), quiet.start.tolist(), strict=True)):
         window = dense[number][start : start + WIDTH]
@@ -68,9 +69,11 @@ def test_fired_is_what_a_pass_over_every_window_finds_and_merging_changes_nothin
 
 def test_windows_are_drawn_uniformly():
     """Chi-square over many seeds: every sequence is as likely to be drawn as any other."""
-    sequences, _ = corpus(0, count=30)
+    sequences, dense = corpus(0, count=30)
     drawn = torch.zeros(30)
     for seed in range(600):
-        drawn[QuietContexts(1, sequences, WIDTH, 10, seed, "cpu").sequence] += 1
+        quiet = QuietContexts(N, WIDTH, 10, seed)
+        feed(quiet, sequences, dense)
+        drawn[quiet.sequence] += 1
     expected = 600 * 10 / 30
     assert float(((drawn - expected) ** 2 / expected).sum()) < 60  # 29 degrees of freedom; p < 0.001 beyond 58

@@ -6,10 +6,11 @@ from pathlib import Path
 from sqlalchemy import Engine
 
 from app.corpus.packages import Archive, Package, fetch
-from app.corpus.sequences import cut
-from app.corpus.sources import documents
+from app.corpus.sources import Skipped
 from app.harvest.job import Job, run_job
-from app.harvest.run import Parameters, Progress
+from app.harvest.parameters import Parameters
+from app.harvest.run import Watch
+from app.harvest.text import Text, sequences
 from app.subject.convert import convert_gguf
 from app.subject.load import Subject, load_subject
 
@@ -47,21 +48,13 @@ def harvest_demo(
     parameters: Parameters,
     *,
     on_step: Callable[[str], None] = lambda step: None,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
+    watch: Watch | None = None,
 ) -> str:
     """Prepare subject and corpus, harvest the bundled SAE; returns its revision."""
     on_step("Preparing the subject (SmolLM2-135M-Instruct)")
     subject: Subject = load_subject(prepare_subject(home), SUBJECT, dtype, device)
-    on_step("Reading the corpus (Wikipedia articles)")
-    sequences = list(
-        cut(
-            documents(CORPUS, home / "packages"),
-            subject.encode,
-            bos_id=subject.bos_id,
-            context=CONTEXT,
-            tokens=tokens,
-        )
-    )
-    on_step("Harvesting")
-    job = Job(SLUG, SAE_FOLDER, CORPUS, CONTEXT, parameters)
-    return run_job(job, subject, sequences, engine, home, on_progress=on_progress)
+    on_step("Harvesting Wikipedia articles")
+    skipped = Skipped()
+    with sequences(Text(CORPUS, CONTEXT, tokens), subject, home, skipped) as corpus:
+        job = Job(SLUG, SAE_FOLDER, CORPUS, CONTEXT, parameters)
+        return run_job(job, subject, corpus, engine, home, watch=watch, total=tokens)

@@ -18,3 +18,9 @@ def spread(old: Tensor, group: Tensor, slot: Tensor, new: Tensor, width: int, fi
     table[:, : old.shape[1]] = old
     table[group, slot] = new.to(old.dtype)
     return table
+
+
+def ranges(begins: Tensor, counts: Tensor) -> Tensor:
+    """begins, counts: [m] -> the numbers begins[i] .. begins[i] + counts[i] - 1 of all i, one after another."""
+    skipped = counts.cumsum(0) - counts
+    return torch.arange(int(counts.sum()), device=counts.device) + torch.repeat_interleave(begins - skipped, counts)

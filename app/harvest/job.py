@@ -2,29 +2,33 @@
 
 import hashlib
 import json
-import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine, select
 
-from app.corpus.sequences import Sequence, corpus_hash
-from app.errors import BadRequest, CorpusUnavailable, InvalidSAE
+from app.corpus.sequences import Corpus, Sequence
+from app.corpus.sources import Skipped
+from app.errors import BadRequest, InvalidSAE
+from app.harvest.artefact import artefact, kept
+from app.harvest.examples import example_columns
+from app.harvest.harvester import Harvester
+from app.harvest.latents import density_histogram, facts, latent_columns
+from app.harvest.parameters import Parameters, parameters_json
 from app.harvest.recovery import recovered
-from app.harvest.results import density_histogram, example_rows, latent_rows
-from app.harvest.run import Parameters, Progress, harvest, parameters_json
+from app.harvest.run import Harvested, Watch, harvest
 from app.sae.base import SAE, SAEFormatError
-from app.sae.formats import read, save
+from app.sae.formats import read
 from app.sae.formats.files import Options
 from app.sae.linear import halved
 from app.store import tables as t
 from app.store.bulk import CorpusRows, HarvestRow, SAERow, SubjectRow, harvest_lock, save_harvest
 from app.store.engine import explained
+from app.store.replace import drop_older
 from app.subject.hook_names import hook_point
 from app.subject.load import Subject
 
@@ -41,6 +45,7 @@ class Job:
     options: Options = Options()
     sae_dtype: str = "float32"
     checkpoint_seconds: float = 20.0
+    prepend_bos: bool = True
 
 
 def read_sae(path: Path, options: Options = Options(), format: str = "auto") -> SAE:  # noqa: A002
@@ -99,104 +104,192 @@ def revision_of(sha256: str, parameters: Parameters, corpus_sha256: str) -> str:
     return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 
-def run_job(
-    job: Job,
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """An SAE about to be harvested: as the subject has it, in the dtype it runs in, and in normal form on disk."""
+
+    job: Job
+    sae: SAE
+    artefact: Path
+    weights: str  # SHA-256 of the files in normal form
+
+    @property
+    def identity(self) -> str:
+        """Weights and the dtype they run in."""
+        return self.weights if self.job.sae_dtype == "float32" else f"{self.weights} {self.job.sae_dtype}"
+
+    def revision(self, corpus_sha256: str) -> str:
+        return revision_of(self.identity, self.job.parameters, corpus_sha256)
+
+
+class AlreadySaved(Exception):
+    """Every SAE of the jobs has been harvested over this very corpus."""
+
+
+def run_job(job: Job, subject: Subject, corpus: Corpus, engine: Engine, home: Path, **options: Any) -> str:
+    """run_jobs for a single SAE; returns its revision."""
+    return run_jobs([job], subject, corpus, engine, home, **options)[0]
+
+
+def run_jobs(
+    jobs: list[Job],
     subject: Subject,
-    sequences: list[Sequence],
+    corpus: Corpus,
     engine: Engine,
     home: Path,
     *,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> str:
-    """Harvest and save; returns the revision. A revision that is saved already is left as it is.
+    harvester: Callable[..., Harvested] = harvest,
+    watch: Watch | None = None,
+    total: int | None = None,
+    skipped: Skipped | None = None,
+    replace_older: bool = False,
+) -> list[str]:
+    """Harvest the SAEs of ``jobs`` in one pass and save them; returns their revisions. A revision that is saved
+    already is left as it is. All jobs share corpus, context, parameters and dtype.
+
+    ``harvester`` makes the pass (app.harvest.run.harvest, or app.harvest.cluster's); ``total`` is the tokens wanted;
+    ``skipped`` tells of documents left out of the corpus; ``replace_older`` drops the slugs' older revisions once the
+    new ones are there.
 
     Raises:
-        InvalidSAE, CorpusUnavailable, HarvestRunning, DiskFull, DatabaseUnavailable: nothing is left behind but
-            a checkpoint to carry on from.
+        InvalidSAE, CorpusUnavailable, HarvestRunning, DiskFull, OutOfMemory, DatabaseUnavailable: nothing is left
+            behind but a checkpoint to carry on from.
     """
-    sae = resolved(read_sae(job.folder, job.options), subject).to(subject.device)
-    if not sequences:
-        raise CorpusUnavailable(f"Corpus {job.corpus!r} holds no text of at least 16 tokens.", corpus=job.corpus)
-    with _artefact(sae, home) as (artefact, weights):
-        running = in_dtype(sae, job.sae_dtype)
-        return _harvest_and_save(job, subject, sequences, engine, home, running, artefact, weights, on_progress)
+    with ExitStack() as stack:
+        ready = []
+        for job in jobs:
+            sae = resolved(read_sae(job.folder, job.options), subject).to(subject.device)
+            folder, weights = stack.enter_context(artefact(sae, home))
+            ready.append(Ready(job, in_dtype(sae, job.sae_dtype), folder, weights))
+        for slug in sorted({job.slug for job in jobs}):
+            stack.enter_context(harvest_lock(engine, slug))
+        with suppress(AlreadySaved):
+            _pass_and_save(
+                ready, subject, corpus, engine, home, harvester, watch or Watch(), total, skipped or Skipped()
+            )
+    revisions = [one.revision(corpus.sha256()) for one in ready]
+    if replace_older:
+        for one, revision in zip(ready, revisions, strict=True):
+            drop_older(engine, one.job.slug, revision)
+    return revisions
 
 
-def _harvest_and_save(
-    job: Job,
+def _pass_and_save(
+    ready: list[Ready],
     subject: Subject,
-    sequences: list[Sequence],
+    corpus: Corpus,
     engine: Engine,
     home: Path,
-    sae: SAE,
-    artefact: Path,
-    weights: str,
-    on_progress: Callable[[Progress], None],
-) -> str:
-    text_sha256 = corpus_hash(sequences)
-    told = weights if job.sae_dtype == "float32" else f"{weights} {job.sae_dtype}"
-    revision = revision_of(told, job.parameters, text_sha256)
-    with harvest_lock(engine, job.slug):
-        if _saved(engine, job.slug, revision):
-            return revision
-        checkpoint = home / "work" / f"harvest-{job.slug}-{revision}.pt"
-        harvester, seconds = harvest(
-            subject,
-            sae,
-            sequences,
-            job.parameters,
-            checkpoint=checkpoint,
-            checkpoint_seconds=job.checkpoint_seconds,
-            on_progress=on_progress,
+    harvester: Callable[..., Harvested],
+    watch: Watch,
+    total: int | None,
+    skipped: Skipped,
+) -> None:
+    job = ready[0].job
+    wanted: list[Ready] | None = None
+
+    def look() -> None:
+        """Once the whole corpus is known, see whether there is anything to do."""
+        nonlocal wanted
+        if wanted is None and corpus.complete:
+            sha256 = corpus.sha256()
+            wanted = [one for one in ready if not _saved(engine, one.job.slug, one.revision(sha256))]
+            if not wanted:
+                raise AlreadySaved
+
+    look()
+    told = json.dumps([[one.identity, one.job.slug] for one in ready] + [job.corpus, job.context, subject.name, total])
+    name = hashlib.sha256((told + json.dumps(parameters_json(job.parameters))).encode()).hexdigest()[:16]
+    checkpoint = home / "work" / f"harvest-{job.slug}-{name}.pt"
+    watch = replace(watch, between=_both(watch.between, look))
+    done = harvester(
+        subject,
+        [one.sae for one in ready],
+        corpus,
+        job.parameters,
+        context=job.context,
+        total=total,
+        checkpoint=checkpoint,
+        checkpoint_seconds=job.checkpoint_seconds,
+        watch=watch,
+    )
+    look()
+    for one, accumulated in zip(ready, done.harvesters, strict=True):
+        if wanted is None or one in wanted:
+            _save(one, accumulated, done, subject, corpus, engine, home, skipped)
+    checkpoint.unlink(missing_ok=True)
+
+
+def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
+    def run() -> None:
+        first()
+        second()
+
+    return run
+
+
+def _save(
+    ready: Ready,
+    harvester: Harvester,
+    done: Harvested,
+    subject: Subject,
+    corpus: Corpus,
+    engine: Engine,
+    home: Path,
+    skipped: Skipped,
+) -> None:
+    job, sae = ready.job, ready.sae
+    lengths = corpus.lengths()
+    edges, counts = density_histogram(harvester.stats)
+    dtypes = {"dtype": str(subject.dtype).removeprefix("torch."), "sae_dtype": job.sae_dtype}
+    metrics = harvester.reconstruction.result() | recovered(subject, sae, corpus, job.parameters.recovery_sequences)
+    with kept(ready.artefact, home / "saes" / f"{job.slug}-{ready.weights[:10]}") as stored:
+        save_harvest(
+            engine,
+            SubjectRow(
+                subject.name,
+                _inside(subject.path, home),
+                {"parameters": subject.n_parameters, "layers": subject.n_layers, "d_model": subject.d_model},
+            ),
+            CorpusRows(
+                job.corpus,
+                corpus.sha256(),
+                job.context,
+                int(lengths.sum()),
+                lambda: ((s.token_ids, s.document) for s in _sequences(corpus)),
+                corpus.names,
+            ),
+            SAERow(
+                job.slug,
+                ready.revision(corpus.sha256()),
+                list(sae.config.reads),
+                list(sae.config.writes),
+                sae.config.architecture,
+                sae.config.d_in,
+                sae.config.n_latents,
+                sae.config.signed,
+                {"prepend_bos": sae.config.prepend_bos, "context": sae.config.context, **sae.config.extra},
+                _inside(stored, home),
+                ready.weights,
+            ),
+            HarvestRow(
+                parameters_json(job.parameters) | dtypes,
+                metrics,
+                edges,
+                counts,
+                harvester.stats.positions,
+                int((harvester.stats.count == 0).sum()),
+                done.seconds,
+                facts(harvester) | {"halved": done.halved, "skipped": {"count": skipped.count, "named": skipped.named}},
+            ),
+            iter([latent_columns(harvester, subject)]),
+            example_columns(harvester, lengths),
         )
-        target = home / "saes" / f"{job.slug}-{weights[:10]}"
-        with _kept(artefact, target) as stored:
-            edges, counts = density_histogram(harvester.stats)
-            dtypes = {"dtype": str(subject.dtype).removeprefix("torch."), "sae_dtype": job.sae_dtype}
-            counted_tokens = harvester.stats.positions
-            save_harvest(
-                engine,
-                SubjectRow(
-                    subject.name,
-                    _inside(subject.path, home),
-                    {"parameters": subject.n_parameters, "layers": subject.n_layers, "d_model": subject.d_model},
-                ),
-                CorpusRows(
-                    job.corpus,
-                    text_sha256,
-                    job.context,
-                    len({s.document for s in sequences}),
-                    sum(len(s.token_ids) for s in sequences),
-                    [(s.token_ids, s.document) for s in sequences],
-                ),
-                SAERow(
-                    job.slug,
-                    revision,
-                    list(sae.config.reads),
-                    list(sae.config.writes),
-                    sae.config.architecture,
-                    sae.config.d_in,
-                    sae.config.n_latents,
-                    sae.config.signed,
-                    {"prepend_bos": sae.config.prepend_bos, "context": sae.config.context, **sae.config.extra},
-                    _inside(stored, home),
-                    weights,
-                ),
-                HarvestRow(
-                    parameters_json(job.parameters) | dtypes,
-                    harvester.reconstruction.result()
-                    | recovered(subject, sae, sequences, job.parameters.recovery_sequences),
-                    edges,
-                    counts,
-                    counted_tokens,
-                    int((harvester.stats.count == 0).sum()),
-                    seconds,
-                ),
-                latent_rows(harvester, sae, subject, sequences, job.parameters),
-                example_rows(harvester, sequences, job.parameters),
-            )
-        checkpoint.unlink(missing_ok=True)
-    return revision
+
+
+def _sequences(corpus: Corpus) -> Iterator[Sequence]:
+    for number in range(len(corpus)):
+        yield corpus[number]
 
 
 def _inside(path: Path, home: Path) -> str:
@@ -209,42 +302,3 @@ def _saved(engine: Engine, slug: str, revision: str) -> bool:
     with explained(), engine.connect() as connection:
         query = select(t.sae.c.id).where(t.sae.c.slug == slug, t.sae.c.revision == revision)
         return connection.execute(query).scalar() is not None
-
-
-@contextmanager
-def _artefact(sae: SAE, home: Path) -> Iterator[tuple[Path, str]]:
-    """The SAE in normal form in a folder of its own, and the SHA-256 of its files; the folder goes at the end."""
-    (home / "work").mkdir(parents=True, exist_ok=True)
-    for left in (home / "work").glob("sae-*-*"):  # of processes that were killed
-        owner = left.name.split("-")[1]
-        if owner.isdigit() and not Path(f"/proc/{owner}").exists() and Path("/proc").exists():
-            shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(dir=home / "work", prefix=f"sae-{os.getpid()}-") as folder:
-        save(Path(folder), sae)
-        yield Path(folder), _sha256(*sorted(Path(folder).iterdir()))
-
-
-@contextmanager
-def _kept(folder: Path, to: Path) -> Iterator[Path]:
-    """A copy of the SAE in the home, for inspection after the original has moved; taken back if the block fails."""
-    fresh = not to.is_dir()
-    if fresh:
-        partial = to.with_name(to.name + ".partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder, partial)
-        partial.rename(to)
-    try:
-        yield to
-    except BaseException:
-        if fresh:
-            shutil.rmtree(to, ignore_errors=True)
-        raise
-
-
-def _sha256(*files: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()

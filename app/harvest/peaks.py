@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from app.harvest.batches import Batch
+from app.harvest.grouping import ranges
 
 
 class Peaks(NamedTuple):
@@ -63,38 +64,39 @@ def text_keys(batch: Batch, peaks: Peaks, width: int) -> Tensor:
 
     A sum of ids times fixed random odd 64-bit numbers, one a place, wrapping; positions past the end add 0.
     """
-    _, ids = _window_ids(batch, peaks, width)
+    ids = _window_ids(batch, peaks, width)
     weights = _hash_weights(width).to(ids.device)
     return ((ids + 1) * weights).sum(1)
 
 
-def capture(batch: Batch, peaks: Peaks, width: int, n_latents: int) -> Tensor:
+def capture(batch: Batch, peaks: Peaks, width: int) -> Tensor:
     """[peaks, width] fp16: each peak's latent over its window, as a share of the peak's signed activation.
 
     So a peak holds exactly 1 at its own place, whatever the scale of the SAE, and fp16 never overflows.
     """
-    places, inside = _window_places(batch, peaks, width)
-    row = torch.where(inside, batch.row_of[peaks.row[:, None], places.clamp_max(batch.row_of.shape[1] - 1)], -1)
-    acts = batch.acts
-    known = acts.position * n_latents + acts.latent
-    wanted = row * n_latents + peaks.latent[:, None]
-    at = torch.searchsorted(known, wanted.clamp_min(0)).clamp_max(len(known) - 1)
-    found = (row >= 0) & (known[at] == wanted)
-    values = torch.where(found, acts.value[at], 0.0)
-    own = values.gather(1, (peaks.place[:, None] - places[:, :1]))
-    return (values / own).half()
+    entries = batch.entries
+    cell = peaks.latent * len(batch.lengths) + peaks.row
+    begins = torch.searchsorted(entries.cell, cell)
+    counts = torch.searchsorted(entries.cell, cell, right=True) - begins
+    entry = ranges(begins, counts)
+    peak = torch.repeat_interleave(torch.arange(len(cell), device=cell.device), counts)
+    place, value = entries.place[entry], entries.value[entry]
+    own = torch.ones(len(cell), device=cell.device)
+    at_peak = place == peaks.place[peak]
+    own[peak[at_peak]] = value[at_peak]
+    offset = place - window_start(peaks.place, batch.lengths[peaks.row], width)[peak]
+    inside = (offset >= 0) & (offset < width)
+    windows = torch.zeros(len(cell), width, dtype=torch.float16, device=cell.device)
+    windows[peak[inside], offset[inside]] = (value / own[peak])[inside].half()
+    return windows
 
 
-def _window_places(batch: Batch, peaks: Peaks, width: int) -> tuple[Tensor, Tensor]:
+def _window_ids(batch: Batch, peaks: Peaks, width: int) -> Tensor:
     start = window_start(peaks.place, batch.lengths[peaks.row], width)
     places = start[:, None] + torch.arange(width, device=start.device)
-    return places, places < batch.lengths[peaks.row][:, None]
-
-
-def _window_ids(batch: Batch, peaks: Peaks, width: int) -> tuple[Tensor, Tensor]:
-    places, inside = _window_places(batch, peaks, width)
+    inside = places < batch.lengths[peaks.row][:, None]
     ids = batch.token_ids[peaks.row[:, None], places.clamp_max(batch.token_ids.shape[1] - 1)]
-    return places, torch.where(inside, ids, -1)
+    return torch.where(inside, ids, -1)
 
 
 def _hash_weights(width: int) -> Tensor:

@@ -7,48 +7,58 @@ from torch import Tensor
 
 
 class WindowPool:
-    """Rows of [width] fp16 by number. Rows no table names any more are dropped when the pool has grown."""
+    """Rows of [width] fp16 by number. Rows no table names any more are found when the pool is crowded, and reused.
 
-    def __init__(self, width: int, device: torch.device | str = "cpu") -> None:
+    ``slots`` is how many rows the tables can name in all; memory is taken for them, a quarter more, and used as rows
+    are (a CPU's pages come when touched).
+    """
+
+    def __init__(self, width: int, device: torch.device | str = "cpu", slots: int = 1024) -> None:
         self.width = width
-        self._rows = torch.zeros(1024, width, dtype=torch.float16, device=device)
+        self._rows = torch.empty(slots + slots // 4 + 1024, width, dtype=torch.float16, device=device)
         self._used = 0
+        self._free = torch.zeros(0, dtype=torch.int64, device=device)
+        self._crowded_at = 8192
 
     def __len__(self) -> int:
-        return self._used
+        return self._used - len(self._free)
 
     def add(self, windows: Tensor) -> Tensor:
         """windows: [new, width] -> their numbers [new] int64."""
-        end = self._used + len(windows)
+        reused = self._free[: len(windows)]
+        self._free = self._free[len(reused) :]
+        end = self._used + len(windows) - len(reused)
         if end > len(self._rows):
-            grown = self._rows.new_zeros(max(end, 2 * len(self._rows)), self.width)
+            grown = self._rows.new_empty(max(end, len(self._rows) + len(self._rows) // 2), self.width)
             grown[: self._used] = self._rows[: self._used]
             self._rows = grown
-        self._rows[self._used : end] = windows
-        numbers = torch.arange(self._used, end, device=windows.device)
+        numbers = torch.cat([reused, torch.arange(self._used, end, device=windows.device)])
+        self._rows[numbers] = windows
         self._used = end
         return numbers
 
     def rows(self, numbers: Tensor) -> Tensor:
-        return self._rows[numbers]
+        return self._rows[numbers.long()]
 
-    def crowded(self, live: int) -> bool:
-        """Whether fewer than half of the rows are still named by a table."""
-        return self._used > 2 * live + 4096
+    @property
+    def crowded(self) -> bool:
+        """Whether it is time to look for rows that no table names."""
+        return len(self) > self._crowded_at
 
-    def compact(self, tables: list[Tensor]) -> None:
-        """Keep the rows that ``tables`` name (entries below 0 name none) and renumber the entries in place."""
-        named = [table[table >= 0] for table in tables]
-        kept = self._rows[torch.cat(named)]
-        start = 0
-        for table, numbers in zip(tables, named, strict=True):
-            table[table >= 0] = torch.arange(start, start + len(numbers), device=table.device)
-            start += len(numbers)
-        self._rows, self._used = kept, start
+    def recycle(self, tables: list[Tensor]) -> None:
+        """Rows that none of ``tables`` names (entries below 0 name none) may be written over from here on."""
+        named = torch.zeros(self._used, dtype=torch.bool, device=self._rows.device)
+        for table in tables:
+            named[table[table >= 0].long()] = True
+        self._free = (~named).nonzero(as_tuple=True)[0]
+        self._crowded_at = len(self) + len(self) // 4 + 4096
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self._rows[: self._used].clone()}
+        return {"rows": self._rows[: self._used].clone(), "free": self._free, "crowded_at": self._crowded_at}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._rows = state["rows"]
-        self._used = len(self._rows)
+        self._used = len(state["rows"])
+        if self._used > len(self._rows):
+            self._rows = torch.empty(self._used, self.width, dtype=torch.float16, device=self._rows.device)
+        self._rows[: self._used] = state["rows"]
+        self._free, self._crowded_at = state["free"], state["crowded_at"]

@@ -1,16 +1,14 @@
 """Contexts in which a latent does not fire: random ones, and near misses that hold the token its top context peaks on.
 
-Windows are drawn before the pass, uniformly over the corpus; the pass notes which latents fire in which window. A
-latent's random contexts are then those windows without it that come first in an order of its own.
+A uniform sample of windows, at most one a sequence, is kept with the latents that fire in each. A latent's random
+contexts are those windows without it that come first in an order of its own.
 """
 
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from app.corpus.sequences import Sequence
 from app.harvest.batches import Batch
 from app.harvest.samples import priority_of
 
@@ -28,48 +26,61 @@ class Quiet(NamedTuple):
 
 
 class QuietContexts:
-    """``fired`` [windows, n_latents] bool. At most one window a sequence; sequence and start: [windows] int64."""
+    """The ``windows`` sequences of lowest priority (a hash of their number), ascending: priority, sequence, start
+    [w] int64; ids [w, width] int64 (-1 past the end); fired [w, n_latents] bool."""
 
     def __init__(
-        self, n_latents: int, sequences: list[Sequence], width: int, windows: int, seed: int, device: torch.device | str
+        self, n_latents: int, width: int, windows: int, seed: int = 0, device: torch.device | str = "cpu"
     ) -> None:
-        random = np.random.default_rng(seed)
-        chosen = np.sort(random.choice(len(sequences), min(windows, len(sequences)), replace=False))
-        lengths = np.array([len(sequences[i].token_ids) for i in chosen])
-        starts = (random.random(len(chosen)) * np.maximum(lengths - width + 1, 1)).astype(np.int64)
-        ids = np.full((len(chosen), width), -1, dtype=np.int64)
-        for row, (number, start) in enumerate(zip(chosen, starts, strict=True)):
-            part = sequences[number].token_ids[start : start + width]
-            ids[row, : len(part)] = part
-        self.width, self.seed = width, seed
-        self.sequence = torch.from_numpy(chosen.astype(np.int64)).to(device)
-        self.start = torch.from_numpy(starts).to(device)
-        self.ids = torch.from_numpy(ids).to(device)
-        self.fired = torch.zeros(len(chosen), n_latents, dtype=torch.bool, device=device)
+        self.n_latents, self.width, self.windows, self.seed = n_latents, width, windows, seed
+        self.priority = torch.zeros(0, dtype=torch.int64, device=device)
+        self.sequence = torch.zeros(0, dtype=torch.int64, device=device)
+        self.start = torch.zeros(0, dtype=torch.int64, device=device)
+        self.ids = torch.zeros(0, width, dtype=torch.int64, device=device)
+        self.fired = torch.zeros(0, n_latents, dtype=torch.bool, device=device)
 
     def update(self, batch: Batch) -> None:
-        rows = len(batch.lengths)
-        first = torch.searchsorted(self.sequence, batch.first_sequence)
-        last = torch.searchsorted(self.sequence, batch.first_sequence + rows)
-        if first == last:
+        device = self.priority.device
+        row = torch.arange(len(batch.lengths), device=device)
+        sequence = row + batch.first_sequence
+        none = torch.zeros_like(row)
+        priority = priority_of(sequence, none, self.seed + 3)
+        if len(self.priority) == self.windows:
+            row = row[priority < self.priority[-1]]
+        row = row[priority[row].argsort()[: self.windows]]
+        if not len(row):
             return
-        window_of = torch.full((rows,), -1, dtype=torch.int64, device=self.fired.device)
-        inside = torch.arange(int(first), int(last), device=self.fired.device)
-        window_of[self.sequence[inside] - batch.first_sequence] = inside
+        sequence, priority, none = sequence[row], priority[row], none[row]
+        length = batch.lengths[row]
+        start = priority_of(sequence, none, self.seed + 4) % (length - self.width + 1).clamp_min(1)
+        places = start[:, None] + torch.arange(self.width, device=device)
+        ids = batch.token_ids[row[:, None], places.clamp_max(batch.token_ids.shape[1] - 1)]
+        ids = torch.where(places < length[:, None], ids, -1)
+        window_of = torch.full((len(batch.lengths),), -1, dtype=torch.int64, device=device)
+        window_of[row] = torch.arange(len(row), device=device)
         window = window_of[batch.sequence]
-        offset = batch.place - self.start[window.clamp_min(0)]
+        offset = batch.place - start[window.clamp_min(0)]
         window = torch.where((offset >= 0) & (offset < self.width), window, -1)[batch.acts.position]
         seen = window >= 0
-        self.fired[window[seen], batch.acts.latent[seen]] = True
+        fired = torch.zeros(len(row), self.n_latents, dtype=torch.bool, device=device)
+        fired[window[seen], batch.acts.latent[seen]] = True
+        self._add(priority, sequence, start, ids, fired)
+
+    def _add(self, *columns: Tensor) -> None:
+        """columns: as in state_dict."""
+        order = torch.cat([self.priority, columns[0]]).argsort(stable=True)[: self.windows]
+        for name, column in zip(_COLUMNS, columns, strict=True):
+            setattr(self, name, torch.cat([getattr(self, name), column])[order])
 
     def merge(self, other: "QuietContexts") -> None:
-        self.fired |= other.fired
+        self._add(*(getattr(other, name) for name in _COLUMNS))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"fired": self.fired}
+        return {name: getattr(self, name) for name in _COLUMNS}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.fired = state["fired"]
+        for name in _COLUMNS:
+            setattr(self, name, state[name])
 
     def random(self, k: int) -> Quiet:
         """Up to ``k`` windows a latent in which it does not fire."""
@@ -81,7 +92,7 @@ class QuietContexts:
         return self._choose(k, token)
 
     def _choose(self, k: int, token: Tensor | None) -> Quiet:
-        n, parts = self.fired.shape[1], []
+        n, parts = self.n_latents, []
         never = torch.iinfo(torch.int64).max
         for first in range(0, n, CHUNK):
             latent = torch.arange(first, min(first + CHUNK, n), device=self.fired.device)
@@ -101,3 +112,6 @@ class QuietContexts:
             length = (self.ids[chosen] >= 0).sum(1)
             parts.append((latent[column], rank, self.sequence[chosen], start, torch.minimum(at, start + length - 1)))
         return Quiet(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+
+_COLUMNS = ("priority", "sequence", "start", "ids", "fired")

@@ -32,8 +32,7 @@ class Hooks(NamedTuple):
 
     def read(self, subject: Subject, padded: Padded) -> dict[HookPoint, Tensor]:
         """Activations [sequences, length, d] at every hook point; nothing after the last of them runs."""
-        points = list(dict.fromkeys(self.reads + self.writes))
-        return read_activations(subject.model, padded.token_ids, points, padded.attention)
+        return read_all(subject, padded, [self])
 
     def inputs(self, sae: SAE, found: dict[HookPoint, Tensor], mask: Tensor) -> Tensor:
         """x: [positions, d_in], the reads side by side where ``mask`` is true.
@@ -53,6 +52,12 @@ class Hooks(NamedTuple):
     def targets(self, found: dict[HookPoint, Tensor], mask: Tensor) -> Tensor:
         """[positions, d_out]: what the SAE reconstructs."""
         return beside(found, self.writes, mask)
+
+
+def read_all(subject: Subject, padded: Padded, hooks: list[Hooks]) -> dict[HookPoint, Tensor]:
+    """Activations [sequences, length, d] at every hook point of ``hooks`` in one forward."""
+    points = list(dict.fromkeys(point for some in hooks for point in some.reads + some.writes))
+    return read_activations(subject.model, padded.token_ids, points, padded.attention)
 
 
 def beside(found: dict[HookPoint, Tensor], points: list[HookPoint], mask: Tensor) -> Tensor:

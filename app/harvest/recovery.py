@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from app.corpus.sequences import Sequence
+from app.corpus.sequences import Corpus
 from app.harvest.batches import counted, pad
 from app.harvest.reading import Hooks
 from app.sae.base import SAE
@@ -14,7 +14,7 @@ from app.subject.load import Subject
 BATCH = 4  # sequences at once: their logits are held over the whole vocabulary
 
 
-def recovered(subject: Subject, sae: SAE, sequences: list[Sequence], most: int) -> dict[str, float | int | None]:
+def recovered(subject: Subject, sae: SAE, corpus: Corpus, most: int) -> dict[str, float | int | None]:
     """Cross-entropy and KL over ``most`` sequences spread evenly over the corpus.
 
     ce_recovered = (ce_zero - ce_sae) / (ce_zero - ce_original) and kl_recovered = 1 - kl_sae / kl_zero, where
@@ -23,10 +23,10 @@ def recovered(subject: Subject, sae: SAE, sequences: list[Sequence], most: int) 
     SAE writes no module's input or output.
     """
     hooks = Hooks.of(sae, subject)
-    if any(point.side == "unit" for point in hooks.writes) or not sequences or most < 1:
+    if any(point.side == "unit" for point in hooks.writes) or not len(corpus) or most < 1:
         return {}
-    step = max(1, len(sequences) // most)
-    sample = sequences[::step][:most]
+    step = max(1, len(corpus) // most)
+    sample = [corpus[number] for number in range(0, len(corpus), step)[:most]]
     special = torch.tensor(subject.special_ids, device=subject.device)
     sums, predicted = torch.zeros(5, dtype=torch.float64), 0
     for first in range(0, len(sample), BATCH):

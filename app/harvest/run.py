@@ -1,156 +1,152 @@
-"""The pass over a corpus: forward to the hook, encode, accumulate; checkpointed, so a killed one carries on."""
+"""The pass over a corpus: forward to the hooks, encode, accumulate; checkpointed, so a killed one carries on."""
 
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from app.corpus.sequences import Sequence
-from app.errors import DiskFull
-from app.harvest.batches import assemble, counted, groups, pad
+from app.corpus.sequences import Corpus, CorpusHash
+from app.errors import CorpusUnavailable, DiskFull
+from app.harvest.batches import groups
 from app.harvest.harvester import Harvester
-from app.harvest.quiet import QuietContexts
-from app.harvest.reading import Hooks
+from app.harvest.interrupt import Interrupt
+from app.harvest.parameters import Parameters
+from app.harvest.reader import Reader
+from app.harvest.stages import Stages
 from app.sae.base import SAE
 from app.subject.load import Subject
 
 
 @dataclass(frozen=True)
-class Parameters:
-    """What decides a harvest's result besides subject, SAE and corpus; part of the revision.
-
-    width is the window of tokens stored with an example; FVU and L0 are measured on every
-    ``reconstruct_every``-th batch, the loss recovered on ``recovery_sequences`` sequences.
-    ``quiet`` contexts a latent does not fire in, random and near, are drawn from ``quiet_windows`` windows.
-    """
-
-    top: int = 20
-    per_interval: int = 3
-    width: int = 64
-    neighbours: int = 10
-    promoted: int = 10
-    reconstruct_every: int = 8
-    batch_tokens: int = 8192
-    recovery_sequences: int = 12
-    quiet: int = 3
-    quiet_windows: int = 1024
-    seed: int = 0
-    version: int = 4
-
-
-@dataclass(frozen=True)
 class Progress:
-    """tokens counts what the subject has read, padding left out; resumed is what an earlier run had done."""
+    """tokens counts what the subject has read, padding left out; total is None while the corpus is still read;
+    resumed is what an earlier run had done."""
 
     tokens: int
-    total: int
+    total: int | None
     resumed: int
     seconds: float
 
 
+class Harvested(NamedTuple):
+    """One set of accumulators for each SAE; seconds spent, earlier runs' included; whether batches were halved."""
+
+    harvesters: list[Harvester]
+    seconds: float
+    halved: bool
+
+
+@dataclass
+class Watch:
+    """What a pass tells, and is told. ``progress`` returns whether to stop after the batch at hand; ``between`` runs
+    after each batch and may raise to end the pass; ``note`` takes a sentence for the user."""
+
+    progress: Callable[[Progress], bool | None] = lambda progress: None
+    between: Callable[[], None] = lambda: None
+    note: Callable[[str], None] = lambda line: None
+    stages: Stages = field(default_factory=Stages)
+
+
 def harvest(
     subject: Subject,
-    sae: SAE,
-    sequences: list[Sequence],
+    saes: list[SAE],
+    corpus: Corpus,
     parameters: Parameters,
     *,
+    context: int,
+    total: int | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
-    on_progress: Callable[[Progress], None] = lambda progress: None,
-) -> tuple[Harvester, float]:
-    """Run or finish the pass; returns the accumulators and the seconds spent, earlier runs' included.
+    watch: Watch | None = None,
+) -> Harvested:
+    """Run or finish the pass for all ``saes`` at once. No sequence is longer than ``context`` tokens.
 
-    ``checkpoint`` is a file for this very harvest (name it by revision): it is written by atomic rename after the
-    batch in which ``checkpoint_seconds`` have passed since the last, and continued from if it is there. Ctrl-C ends
-    the pass after the batch at hand, with a checkpoint; a second Ctrl-C ends it at once.
+    ``total`` is how many tokens are expected while the corpus is still read; then they are counted.
+
+    ``checkpoint`` is a file for this very harvest: it is written by atomic rename after the batch in which
+    ``checkpoint_seconds`` have passed since the last, and continued from if it is there and the sequences it has seen
+    are the corpus's still. Ctrl-C ends the pass after the batch at hand, with a checkpoint; a second one at once.
 
     Raises:
-        BadRequest: the SAE does not fit the subject's activations.
+        BadRequest: an SAE does not fit the subject's activations.
+        CorpusUnavailable: there is no sequence.
         DiskFull: a checkpoint could not be written.
+        OutOfMemory: half a batch does not fit.
     """
-    hooks = Hooks.of(sae, subject)
-    d_out = sae.W_dec.shape[1] if len(hooks.writes) == 1 else None
-    harvester = Harvester(
-        sae,
-        top=parameters.top,
-        per_interval=parameters.per_interval,
-        width=parameters.width,
-        reconstruct_every=parameters.reconstruct_every,
-        seed=parameters.seed,
-        device=subject.device,
-        d_out=d_out,
-        quiet=QuietContexts(
-            sae.config.n_latents, sequences, parameters.width, parameters.quiet_windows, parameters.seed, subject.device
-        ),
-    )
-    special = torch.tensor(subject.special_ids, device=subject.device)
-    batches = groups(sequences, parameters.batch_tokens)
-    total = sum(len(s.token_ids) for s in sequences)
-    spent = _restore(harvester, checkpoint)
-    done = sum(len(s.token_ids) for _, batch in batches[: harvester.batches] for s in batch)
-    resumed, started = done, time.perf_counter()
-    saved = started
+    watch = watch or Watch()
+    reader = Reader(subject, saes, watch.stages)
+    try:
+        corpus[0]
+    except IndexError:
+        raise CorpusUnavailable("The corpus holds no text of at least 16 tokens.") from None
+    harvesters = reader.harvesters(parameters, context, reader.l0(corpus))
+    place = restore(harvesters, checkpoint, corpus, watch.note)
+    started = saved = time.perf_counter()
+    resumed, known = place.tokens, False
+
+    def spent() -> float:
+        return place.seconds + time.perf_counter() - started
+
     with Interrupt() as stop:
-        for number in range(harvester.batches, len(batches)):
-            first, rows = batches[number]
-            padded = pad(rows, subject.device)
-            found = hooks.read(subject, padded)
-            mask = counted(padded, special)
-            x = hooks.inputs(sae, found, mask)
-            y = None if hooks.reads == hooks.writes else hooks.targets(found, mask)
-            harvester.update(assemble(sae.encode(x), first, padded, mask), x, y)
-            done += sum(len(s.token_ids) for s in rows)
-            seconds = time.perf_counter() - started
-            asked = stop.asked
+        batches = groups(corpus, parameters.batch_tokens, place.sequences)
+        while True:
+            with watch.stages("waiting for tokens"):
+                following = next(batches, None)
+            if following is None:
+                break
+            first, rows = following
+            for part in reader.read(first, rows):
+                for harvester, read in zip(harvesters, part, strict=True):
+                    harvester.update(read.batch, read.x, read.y, watch.stages)
+            for sequence in rows:
+                place.digest.add(sequence)
+            place.sequences = first + len(rows)
+            place.tokens += sum(len(s.token_ids) for s in rows)
+            if not known and corpus.complete:
+                total, known = int(corpus.lengths().sum()), True
+            told = watch.progress(Progress(place.tokens, total, resumed, time.perf_counter() - started))
+            asked = stop.asked or bool(told)
             due = time.perf_counter() - saved >= checkpoint_seconds
             if checkpoint is not None and (due or asked):
-                _save(harvester, checkpoint, spent + seconds)
+                with watch.stages("checkpoint"):
+                    save(harvesters, place, checkpoint, spent())
                 saved = time.perf_counter()
-            on_progress(Progress(done, total, resumed, seconds))
             if asked:
                 raise KeyboardInterrupt
+            watch.between()
         if stop.asked and checkpoint is not None:
-            _save(harvester, checkpoint, spent + time.perf_counter() - started)
-    return harvester, spent + time.perf_counter() - started
+            save(harvesters, place, checkpoint, spent())
+    for harvester in harvesters:
+        harvester.finish()
+    return Harvested(harvesters, spent(), reader.halved)
 
 
-class Interrupt:
-    """While it is open, Ctrl-C is only noted (``asked``), so that a batch can be finished and saved before it
-    is raised; a second Ctrl-C is raised at once. In threads other than the main one it does nothing."""
+@dataclass
+class Place:
+    """How far a pass has come: sequences and tokens read, seconds spent in earlier runs, what was read."""
 
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __enter__(self) -> "Interrupt":
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
-            self._before = signal.signal(signal.SIGINT, self._note)
-        return self
-
-    def __exit__(self, kind: object, *_: object) -> None:
-        if self._main:
-            signal.signal(signal.SIGINT, self._before)
-        if self.asked and kind is None:  # it came after the block last looked
-            raise KeyboardInterrupt
-
-    def _note(self, *_: object) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
+    sequences: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    digest: CorpusHash = field(default_factory=CorpusHash)
 
 
-def _save(harvester: Harvester, path: Path, seconds: float) -> None:
+def save(harvesters: list[Harvester], place: Place, path: Path, seconds: float) -> None:
     partial = path.with_suffix(".partial")
+    state = {
+        "harvesters": [harvester.state_dict() for harvester in harvesters],
+        "sequences": place.sequences,
+        "sha256": place.digest.hexdigest(),
+        "seconds": seconds,
+    }
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with partial.open("wb") as file:
-            torch.save({"state": harvester.state_dict(), "seconds": seconds}, file)
+            torch.save(state, file)
             file.flush()
             os.fsync(file.fileno())
         partial.rename(path)
@@ -159,17 +155,28 @@ def _save(harvester: Harvester, path: Path, seconds: float) -> None:
         raise DiskFull(f"The harvest's checkpoint {path} could not be written: {error}.", path=str(path)) from error
 
 
-def _restore(harvester: Harvester, path: Path | None) -> float:
+def restore(harvesters: list[Harvester], path: Path | None, corpus: Corpus, note: Callable[[str], None]) -> Place:
+    """Where to go on from. A checkpoint that cannot be read, or of a corpus that has changed, is set aside."""
     if path is None or not path.is_file():
-        return 0.0
+        return Place()
     try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=harvester.stats.count.device)
+        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=harvesters[0].stats.count.device)
     except Exception:  # torch raises many types for a file that is cut; the pass starts over
         path.rename(path.with_suffix(".damaged"))
-        return 0.0
-    harvester.load_state_dict(saved["state"])
-    return float(saved["seconds"])
-
-
-def parameters_json(parameters: Parameters) -> dict[str, Any]:
-    return asdict(parameters)
+        note("The checkpoint is damaged and was set aside; the harvest starts over.")
+        return Place()
+    place = Place(saved["sequences"], 0, saved["seconds"])
+    for number in range(place.sequences):
+        try:
+            sequence = corpus[number]
+        except IndexError:
+            break
+        place.digest.add(sequence)
+        place.tokens += len(sequence.token_ids)
+    if place.digest.hexdigest() != saved["sha256"]:
+        path.rename(path.with_suffix(".outdated"))
+        note("The corpus is not what it was at the checkpoint, which was set aside; the harvest starts over.")
+        return Place()
+    for harvester, state in zip(harvesters, saved["harvesters"], strict=True):
+        harvester.load_state_dict(state)
+    return place

@@ -1,14 +1,13 @@
 """A uniform sample of contexts from every tenth of each latent's activation range, in one pass.
 
-The range is known only at the end, so this is a bottom-k sketch that survives its growth. Every context has a
-random priority (a hash of its sequence and latent). Each interval keeps the ``k`` contexts of lowest priority
-and a completeness bound: all contexts of the interval with a priority below the bound are here. When the
-maximum grows, contexts move to their new intervals, and a new interval's bound is the lowest bound of the old
-ones it overlaps. What an interval holds is therefore always a uniform sample of its contexts; growth only makes
-it smaller than k for a while, until later contexts fill it again.
+The range is known only at the end. So contexts are binned on a scale that does not move, quarter octaves of |a|, and
+every bin keeps the ``k`` contexts of lowest priority (a hash of sequence and latent): a bottom-k sketch, whose content
+does not depend on the order of the corpus or on how it is sharded. All bins below an eleventh of the largest |a| seen
+can only ever belong to the lowest tenth and share one sketch. At the end a tenth is made of the bins it overlaps: it is
+complete below the lowest bound of theirs, and what it holds below that is a uniform sample of it.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +18,11 @@ from app.harvest.peaks import Peaks, capture
 from app.harvest.pool import WindowPool
 
 N_INTERVALS = 10
+BINS_PER_OCTAVE = 4
+PRIORITY_BITS = 58  # which leaves room for the bin above them in one sort key
+GROUPS = 16  # the bin of the maximum, the 14 below it, and one for all that lies lower
 _NEVER = torch.iinfo(torch.int64).max
+_NONE = -(1 << 20)
 _COLUMNS = ("priority", "magnitude", "sequence", "place", "window")
 _EMPTY = (_NEVER, 0.0, -1, 0, -1)
 
@@ -30,8 +33,13 @@ def interval_of(magnitude: Tensor, maximum: Tensor) -> Tensor:
     return ((share * N_INTERVALS).ceil().long() - 1).clamp(0, N_INTERVALS - 1)
 
 
+def bin_of(magnitude: Tensor) -> Tensor:
+    """Quarter octave of a magnitude > 0: b holds 2^(b/4) <= |a| < 2^((b+1)/4)."""
+    return (magnitude.double().log2() * BINS_PER_OCTAVE).floor().long()
+
+
 def priority_of(sequence: Tensor, latent: Tensor, seed: int) -> Tensor:
-    """[entries] int64 >= 0: a hash of (sequence, latent, seed), the same in whatever order a corpus is read.
+    """[entries] int64 in [0, 2^58): a hash of (sequence, latent, seed), the same in whatever order a corpus is read.
 
     The finaliser is splitmix64's (Steele, Lea and Flood 2014), in wrapping arithmetic.
     """
@@ -39,7 +47,7 @@ def priority_of(sequence: Tensor, latent: Tensor, seed: int) -> Tensor:
     z = sequence * -7046029254386353131 + latent * 6364136223846793005 + start
     z = (z ^ _shift(z, 30)) * -4658895280553007687
     z = (z ^ _shift(z, 27)) * -7723592293110705685
-    return (z ^ _shift(z, 31)) & _NEVER
+    return (z ^ _shift(z, 31)) & ((1 << PRIORITY_BITS) - 1)
 
 
 def _shift(z: Tensor, by: int) -> Tensor:
@@ -47,11 +55,19 @@ def _shift(z: Tensor, by: int) -> Tensor:
     return (z >> by) & ((1 << (64 - by)) - 1)
 
 
-class IntervalSamples:
-    """[n, 10 * k] tables: slots i*k to (i+1)*k belong to interval i, in order of priority.
+class Drawn(NamedTuple):
+    """One entry a context: latent, interval and the slot of the table: [m] int64, by latent and interval."""
 
-    priority int64 (huge: empty slot), magnitude fp32, sequence, place, window int64; bound [n, 10] int64;
-    maximum [n] fp32.
+    latent: Tensor
+    interval: Tensor
+    slot: Tensor
+
+
+class IntervalSamples:
+    """[n, GROUPS * k] tables: slots g*k to (g+1)*k belong to the g-th bin below the maximum's, by priority.
+
+    priority int64 (huge: empty slot), magnitude fp32, sequence, place, window int32; highest [n] int64, the bin of
+    the largest magnitude seen.
     """
 
     def __init__(
@@ -61,107 +77,112 @@ class IntervalSamples:
         self.pool = pool
         self.seed = seed
         self.n_latents = n_latents
-        shape = (n_latents, N_INTERVALS * k)
+        shape = (n_latents, GROUPS * k)
         self.priority = torch.full(shape, _NEVER, dtype=torch.int64, device=device)
         self.magnitude = torch.zeros(shape, device=device)
-        self.sequence = torch.full(shape, -1, dtype=torch.int64, device=device)
-        self.place = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.window = torch.full(shape, -1, dtype=torch.int64, device=device)
-        self.bound = torch.full((n_latents, N_INTERVALS), _NEVER, dtype=torch.int64, device=device)
-        self.maximum = torch.zeros(n_latents, device=device)
+        self.sequence = torch.full(shape, -1, dtype=torch.int32, device=device)
+        self.place = torch.zeros(shape, dtype=torch.int32, device=device)
+        self.window = torch.full(shape, -1, dtype=torch.int32, device=device)
+        self.highest = torch.full((n_latents,), _NONE, dtype=torch.int64, device=device)
 
     def update(self, batch: Batch, peaks: Peaks) -> None:
         priority = priority_of(peaks.sequence, peaks.latent, self.seed)
-        grown = self.maximum.clone()
-        grown.scatter_reduce_(0, peaks.latent, peaks.magnitude, "amax")
-        self._grow(grown)
-        interval = interval_of(peaks.magnitude, self.maximum[peaks.latent])
-        admitted = priority < self.bound[peaks.latent, interval]
+        admitted = self._admitted(peaks.latent, priority, peaks.magnitude)
         peaks, priority = peaks.take(admitted), priority[admitted]
-        if not len(priority):
-            return
+        # A window is captured only for what gets in; until then a candidate is known by -2 - its number.
         unseen = -2 - torch.arange(len(priority), device=priority.device)
-        self._insert(peaks.latent, [priority, peaks.magnitude, peaks.sequence, peaks.place, unseen])
-        entered = self.window < -1
-        chosen = -2 - self.window[entered]
-        windows = capture(batch, peaks.take(chosen), self.pool.width, self.n_latents)
-        self.window[entered] = self.pool.add(windows)
+        affected = self._insert(peaks.latent, [priority, peaks.magnitude, peaks.sequence, peaks.place, unseen])
+        windows = self.window[affected]
+        entered = windows < -1
+        taken = capture(batch, peaks.take(-2 - windows[entered].long()), self.pool.width)
+        windows[entered] = self.pool.add(taken).int()
+        self.window[affected] = windows
 
     def merge(self, other: "IntervalSamples") -> None:
-        """Both bounds hold for the union where the intervals are the same, so grow both to one maximum first."""
-        grown = torch.maximum(self.maximum, other.maximum)
-        self._grow(grown)
-        theirs = IntervalSamples(self.n_latents, other.k, other.pool, self.seed, self.maximum.device)
-        theirs.load_state_dict({name: value.clone() for name, value in other.state_dict().items()})
-        theirs._grow(grown)
-        self.bound = torch.minimum(self.bound, theirs.bound)
-        self._rearrange(torch.arange(self.n_latents, device=self.maximum.device))
-        latent, slot = (theirs.sequence >= 0).nonzero(as_tuple=True)
-        columns = [getattr(theirs, name)[latent, slot] for name in _COLUMNS]
-        interval = interval_of(columns[1], self.maximum[latent])
-        below = columns[0] < self.bound[latent, interval]
-        latent, columns = latent[below], [column[below] for column in columns]
-        columns[-1] = self.pool.add(theirs.pool.rows(columns[-1]))
+        latent, slot = (other.sequence >= 0).nonzero(as_tuple=True)
+        columns = [getattr(other, name)[latent, slot] for name in _COLUMNS]
+        admitted = self._admitted(latent, columns[0], columns[1])
+        latent, columns = latent[admitted], [column[admitted] for column in columns]
+        columns[-1] = self.pool.add(other.pool.rows(columns[-1]))
         self._insert(latent, columns)
 
-    def _grow(self, maximum: Tensor) -> None:
-        """Raise the maxima, bound the new intervals and move what is held to them."""
-        latents = (maximum > self.maximum).nonzero(as_tuple=True)[0]
-        if not len(latents):
-            return
-        old = self.maximum[latents].double()[:, None, None]
-        new = maximum[latents].double()[:, None, None]
-        i = torch.arange(N_INTERVALS, dtype=torch.float64, device=maximum.device)
-        overlaps = (i * old < (i[:, None] + 1) * new) & ((i + 1) * old > i[:, None] * new)  # [latents, new, old]
-        bounds = self.bound[latents][:, None, :].expand(-1, N_INTERVALS, -1)
-        self.bound[latents] = torch.where(overlaps, bounds, _NEVER).amin(2)
-        self.maximum[latents] = maximum[latents]
-        self._rearrange(latents[self.sequence[latents].amax(1) >= 0])
+    def draw(self, maximum: Tensor, k: int, chunk: int = 1 << 14) -> Drawn:
+        """Up to ``k`` contexts of every tenth of (0, maximum[latent]], uniformly among the tenth's contexts."""
+        parts = []
+        for start in range(0, self.n_latents, chunk):
+            some = slice(start, start + chunk)
+            priority, magnitude = self.priority[some], self.magnitude[some]
+            held = self.sequence[some] >= 0
+            interval = interval_of(magnitude, maximum[some, None])
+            bound = self._tenths(priority, self.highest[some], maximum[some])
+            ready = held & (priority <= bound.gather(1, interval))
+            key = torch.where(ready, interval, N_INTERVALS)
+            by_priority = priority.argsort(dim=1, stable=True)
+            order = by_priority.gather(1, key.gather(1, by_priority).argsort(dim=1, stable=True))
+            ordered = key.gather(1, order)
+            begins = torch.searchsorted(ordered, torch.arange(N_INTERVALS + 1, device=key.device).repeat(len(key), 1))
+            rank = torch.arange(key.shape[1], device=key.device) - begins.gather(1, ordered)
+            row, column = ((rank < k) & (ordered < N_INTERVALS)).nonzero(as_tuple=True)
+            parts.append((row + start, ordered[row, column], order[row, column]))
+        return Drawn(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
-    def _rearrange(self, latents: Tensor) -> None:
-        if len(latents):
-            self._settle(latents, [getattr(self, name)[latents] for name in _COLUMNS])
+    def _tenths(self, priority: Tensor, highest: Tensor, maximum: Tensor) -> Tensor:
+        """[rows, 10]: the priority up to which every context of the tenth is in the tables."""
+        full = priority[:, self.k - 1 :: self.k]
+        group = torch.arange(GROUPS, device=priority.device)
+        low = torch.exp2((highest[:, None] - group).double() / BINS_PER_OCTAVE)
+        high = torch.exp2((highest[:, None] - group + 1).double() / BINS_PER_OCTAVE)
+        low[:, -1] = 0
+        tenth = torch.arange(N_INTERVALS, device=priority.device)
+        edge = maximum.double()[:, None] / N_INTERVALS
+        overlaps = (low[:, None] <= ((tenth + 1) * edge)[:, :, None]) & (high[:, None] > (tenth * edge)[:, :, None])
+        return torch.where(overlaps, full[:, None], _NEVER).amin(2)
 
-    def _insert(self, latent: Tensor, columns: list[Tensor]) -> None:
-        """latent: [entries] sorted; columns as in _COLUMNS."""
+    def _admitted(self, latent: Tensor, priority: Tensor, magnitude: Tensor) -> Tensor:
+        """[entries] bool: what may have a place in its bin, once the bins have followed a larger maximum. A latent
+        whose maximum grows has an entry (that one) that is admitted, so _insert puts its bins in order."""
+        own = bin_of(magnitude)
+        before = self.highest
+        self.highest = before.clone().scatter_reduce_(0, latent, own, "amax")
+        moved = (self.highest > before)[latent]
+        group = (self.highest[latent] - own).clamp(0, GROUPS - 1)
+        return moved | (priority < self.priority[latent, group * self.k + self.k - 1])
+
+    def _insert(self, latent: Tensor, columns: list[Tensor]) -> Tensor:
+        """latent: [entries] sorted; columns as in _COLUMNS. Returns the latents that got something: [m]."""
         if not len(latent):
-            return
+            return latent
+        affected: Tensor
         affected, inverse = torch.unique_consecutive(latent, return_inverse=True)
-        slot = N_INTERVALS * self.k + occurrence(inverse)
+        slot = GROUPS * self.k + occurrence(inverse)
         width = int(slot.max()) + 1
         table = [
             spread(getattr(self, name)[affected], inverse, slot, column, width, fill)
             for name, column, fill in zip(_COLUMNS, columns, _EMPTY, strict=True)
         ]
         self._settle(affected, table)
+        return affected
 
     def _settle(self, latents: Tensor, table: list[Tensor]) -> None:
-        """Put the rows of ``table`` [latents, m] into their intervals' slots; what no longer fits lowers bounds."""
+        """Put the rows of ``table`` [latents, m] into their bins' slots, the lowest priorities first."""
         priority, magnitude, sequence = table[0], table[1], table[2]
-        interval = interval_of(magnitude, self.maximum[latents][:, None])
-        bound = self.bound[latents]
-        present = (sequence >= 0) & (priority < bound.gather(1, interval))
-        interval = torch.where(present, interval, N_INTERVALS)
-        by_priority = priority.argsort(dim=1, stable=True)
-        order = by_priority.gather(1, interval.gather(1, by_priority).argsort(dim=1, stable=True))
-        interval = interval.gather(1, order)
-        sizes = torch.zeros(len(latents), N_INTERVALS + 1, dtype=torch.int64, device=latents.device)
-        sizes.scatter_add_(1, interval, torch.ones_like(interval))
+        group = (self.highest[latents][:, None] - bin_of(magnitude.clamp_min(1e-38))).clamp(0, GROUPS - 1)
+        key = torch.where(sequence >= 0, (group << PRIORITY_BITS) | priority, GROUPS << PRIORITY_BITS)
+        key, order = key.sort(dim=1)
+        group = key >> PRIORITY_BITS
+        sizes = torch.zeros(len(latents), GROUPS + 1, dtype=torch.int64, device=latents.device)
+        sizes.scatter_add_(1, group, torch.ones_like(group))
         begins = sizes.cumsum(1) - sizes
-        rank = torch.arange(interval.shape[1], device=latents.device) - begins.gather(1, interval)
-        first_out = (rank == self.k) & (interval < N_INTERVALS)
-        row, column = first_out.nonzero(as_tuple=True)
-        bound[row, interval[row, column]] = priority.gather(1, order)[row, column]
-        self.bound[latents] = bound
-        row, column = ((rank < self.k) & (interval < N_INTERVALS)).nonzero(as_tuple=True)
-        slot = interval[row, column] * self.k + rank[row, column]
+        rank = torch.arange(group.shape[1], device=latents.device) - begins.gather(1, group)
+        row, column = ((rank < self.k) & (group < GROUPS)).nonzero(as_tuple=True)
+        slot = group[row, column] * self.k + rank[row, column]
         for name, values, fill in zip(_COLUMNS, table, _EMPTY, strict=True):
-            settled = torch.full((len(latents), N_INTERVALS * self.k), fill, dtype=values.dtype, device=values.device)
+            settled = torch.full((len(latents), GROUPS * self.k), fill, dtype=values.dtype, device=values.device)
             settled[row, slot] = values.gather(1, order)[row, column]
             getattr(self, name)[latents] = settled
 
     def state_dict(self) -> dict[str, Any]:
-        return {name: getattr(self, name) for name in (*_COLUMNS, "bound", "maximum")}
+        return {name: getattr(self, name) for name in (*_COLUMNS, "highest")}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name, value in state.items():

@@ -10,14 +10,16 @@ from app.harvest.grouping import occurrence, spread
 from app.harvest.peaks import Peaks, capture, text_keys
 from app.harvest.pool import WindowPool
 
-_COLUMNS = ("magnitude", "sequence", "place", "key", "window")
+_COLUMNS = ("magnitude", "sequence", "place", "key", "token", "window")
+_EMPTY = (0.0, -1, 0, 0, -1, -1)
 
 
 class TopContexts:
     """[n, k] tables, strongest first; of equal activations the lower sequence number comes first.
 
     A context is a sequence's strongest position with its window of text; each text counts once, at its
-    strongest. magnitude fp32 (0: empty slot), sequence int64 (-1), place int64, key int64, window int64 (-1).
+    strongest. magnitude fp32 (0: empty slot), sequence int32 (-1), place int32, key int64 (of
+    the text), token int32 (the id it peaks on), window int32 (-1).
     """
 
     def __init__(self, n_latents: int, k: int, pool: WindowPool, device: torch.device | str = "cpu") -> None:
@@ -25,10 +27,11 @@ class TopContexts:
         self.pool = pool
         self.n_latents = n_latents
         self.magnitude = torch.zeros(n_latents, k, device=device)
-        self.sequence = torch.full((n_latents, k), -1, dtype=torch.int64, device=device)
-        self.place = torch.zeros(n_latents, k, dtype=torch.int64, device=device)
+        self.sequence = torch.full((n_latents, k), -1, dtype=torch.int32, device=device)
+        self.place = torch.zeros(n_latents, k, dtype=torch.int32, device=device)
         self.key = torch.zeros(n_latents, k, dtype=torch.int64, device=device)
-        self.window = torch.full((n_latents, k), -1, dtype=torch.int64, device=device)
+        self.token = torch.full((n_latents, k), -1, dtype=torch.int32, device=device)
+        self.window = torch.full((n_latents, k), -1, dtype=torch.int32, device=device)
 
     def update(self, batch: Batch, peaks: Peaks) -> None:
         """Peaks must come from later sequences than any seen before, as they do in a pass over a corpus."""
@@ -38,38 +41,51 @@ class TopContexts:
         key = text_keys(batch, peaks, self.pool.width)
         # A window is captured only for what gets in; until then a candidate is known by -2 - its number.
         unseen = -2 - torch.arange(len(key), device=key.device)
-        self._insert(peaks.latent, [peaks.magnitude, peaks.sequence, peaks.place, key, unseen])
-        entered = self.window < -1
-        chosen = -2 - self.window[entered]
-        windows = capture(batch, peaks.take(chosen), self.pool.width, self.n_latents)
-        self.window[entered] = self.pool.add(windows)
+        token = batch.token_ids[peaks.row, peaks.place]
+        affected = self._insert(
+            peaks.latent, [peaks.magnitude, peaks.sequence, peaks.place, key, token, unseen], later=True
+        )
+        windows = self.window[affected]
+        entered = windows < -1
+        taken = capture(batch, peaks.take(-2 - windows[entered].long()), self.pool.width)
+        windows[entered] = self.pool.add(taken).int()
+        self.window[affected] = windows
 
     def merge(self, other: "TopContexts") -> None:
         latent, slot = (other.magnitude > 0).nonzero(as_tuple=True)
+        able = other.magnitude[latent, slot] >= self.magnitude[latent, -1]
+        latent, slot = latent[able], slot[able]
         columns = [getattr(other, name)[latent, slot] for name in _COLUMNS]
         columns[-1] = self.pool.add(other.pool.rows(columns[-1]))
-        self._insert(latent, columns)
+        self._insert(latent, columns, later=False)
 
-    def _insert(self, latent: Tensor, columns: list[Tensor]) -> None:
-        """latent: [entries] sorted; columns as in _COLUMNS."""
+    def _insert(self, latent: Tensor, columns: list[Tensor], later: bool) -> Tensor:
+        """latent: [entries] sorted; columns as in _COLUMNS; later: in order of sequence, and none comes before what is
+        held. Returns the latents that got something: [m]."""
+        if not len(latent):
+            return latent
+        affected: Tensor
         affected, inverse = torch.unique_consecutive(latent, return_inverse=True)
         slot = self.k + occurrence(inverse)
         width = int(slot.max()) + 1
-        empty = (0.0, -1, 0, 0, -1)
         table = [
             spread(getattr(self, name)[affected], inverse, slot, column, width, fill)
-            for name, column, fill in zip(_COLUMNS, columns, empty, strict=True)
+            for name, column, fill in zip(_COLUMNS, columns, _EMPTY, strict=True)
         ]
         magnitude, sequence, key = table[0], table[1], table[3]
-        by_sequence = sequence.argsort(dim=1, stable=True)
-        order = by_sequence.gather(1, magnitude.gather(1, by_sequence).argsort(dim=1, descending=True, stable=True))
+        if later:  # then columns are in order of sequence already
+            order = magnitude.argsort(dim=1, descending=True, stable=True)
+        else:
+            by_sequence = sequence.argsort(dim=1, stable=True)
+            order = by_sequence.gather(1, magnitude.gather(1, by_sequence).argsort(dim=1, descending=True, stable=True))
         repeated = _repeats(key.gather(1, order))
         order = order.gather(1, repeated.byte().argsort(dim=1, stable=True))[:, : self.k]
         spare = repeated.byte().sort(dim=1, stable=True).values[:, : self.k].bool()
-        for name, column, fill in zip(_COLUMNS, table, empty, strict=True):
+        for name, column, fill in zip(_COLUMNS, table, _EMPTY, strict=True):
             best = column.gather(1, order)
             best[spare | (magnitude.gather(1, order) == 0)] = fill
             getattr(self, name)[affected] = best
+        return affected
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _COLUMNS}

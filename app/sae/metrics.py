@@ -41,7 +41,7 @@ class Reconstruction:
         return {"positions": self.positions, "total": self.total, "sums": self.sums}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.positions, self.total, self.sums = state["positions"], state["total"], state["sums"]
+        self.positions, self.total, self.sums = state["positions"], state["total"].cpu(), state["sums"].cpu()
 
     def result(self) -> dict[str, float | int]:
         """fvu, explained_variance, cosine, norm_ratio, l0 and the tokens they were measured on."""

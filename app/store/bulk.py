@@ -1,23 +1,24 @@
 """Writing a harvest: binary COPY into fresh partitions, attached at the end of one transaction."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from itertools import islice
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import psycopg
 from psycopg import sql
-from sqlalchemy import Connection, Engine, delete, select, text
+from sqlalchemy import Connection, Engine, delete, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 
 from app.errors import HarvestRunning
 from app.store import tables as t
+from app.store.copying import Column, Fixed, Raw, copy_in, ragged
 from app.store.engine import explained
 
 Ints = npt.NDArray[np.integer[Any]]
-Floats = npt.NDArray[np.floating[Any]]
+Chunks = Iterable[dict[str, Column]]
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,15 @@ class SubjectRow:
 
 @dataclass(frozen=True)
 class CorpusRows:
-    """A corpus with its sequences (token ids with BOS, document name) in order."""
+    """A corpus with its sequences (token ids with BOS, document name) in order, and its documents' numbers and
+    names."""
 
     name: str
     sha256: str
     context: int
-    documents: int
     tokens: int
-    sequences: list[tuple[Ints, str]]
+    sequences: Callable[[], Iterator[tuple[Ints, str]]]
+    documents: Callable[[], Iterator[tuple[int, str]]]
 
 
 @dataclass(frozen=True)
@@ -63,20 +65,7 @@ class HarvestRow:
     tokens: int
     dead: int
     seconds: float
-
-
-@dataclass(frozen=True)
-class LatentRows:
-    """Columns of the latent table; entry i is latent i. Lists hold one array a latent."""
-
-    columns: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class ExampleRows:
-    """Columns of the example table, sorted by its primary key; offsets and shares hold one array a row."""
-
-    columns: dict[str, Any]
+    facts: dict[str, Any]
 
 
 _LATENT_TYPES = {
@@ -85,7 +74,11 @@ _LATENT_TYPES = {
     "histogram_negative": "int4[]", "promoted_ids": "int4[]", "promoted_logits": "float4[]",
     "suppressed_ids": "int4[]", "suppressed_logits": "float4[]", "neighbour_ids": "int4[]",
     "neighbour_cosines": "float4[]", "decoder_norm": "float4", "encoder_decoder_cosine": "float4", "label": "text",
-    "label_source": "text", "label_score": "float4", "head_shares": "float4[]",
+    "label_source": "text", "label_score": "float4", "head_shares": "float4[]", "place_counts": "int4[]",
+    "first_fired": "int8", "last_fired": "int8", "token_mean_ids": "int4[]", "token_mean_values": "float4[]",
+    "token_probability_ids": "int4[]", "token_probability_values": "float4[]", "token_probability_seen": "int4[]",
+    "coactive_ids": "int4[]", "coactive_phi": "float4[]", "coactive_together": "int4[]", "documents": "int8",
+    "document_ids": "int4[]", "document_fires": "int4[]",
 }  # fmt: skip
 _EXAMPLE_TYPES = {
     "sae_id": "int4", "latent": "int4", "sign": "int2", "interval": "int2", "rank": "int2", "sequence_id": "int4",
@@ -120,10 +113,12 @@ def save_harvest(
     corpus: CorpusRows,
     sae: SAERow,
     harvest: HarvestRow,
-    latents: LatentRows,
-    examples: ExampleRows,
+    latents: Chunks,
+    examples: Chunks,
 ) -> int:
     """Write everything in one transaction and return the new sae id; on any failure nothing of it is there.
+
+    latents and examples are columns of their tables without sae_id, some rows at a time, in order of the primary key.
 
     A revision that is there already (the same weights, corpus and parameters) is replaced.
     """
@@ -139,11 +134,8 @@ def save_harvest(
             ).scalar_one()
         )
         connection.execute(insert(t.harvest).values(sae_id=sae_id, corpus_id=corpus_id, **vars(harvest)))
-        for table, types, columns in (
-            (t.latent, _LATENT_TYPES, latents.columns),
-            (t.example, _EXAMPLE_TYPES, examples.columns),
-        ):
-            _fill_partition(connection, table.name, sae_id, types, columns)
+        for table, types, chunks in ((t.latent, _LATENT_TYPES, latents), (t.example, _EXAMPLE_TYPES, examples)):
+            _fill_partition(connection, table.name, sae_id, types, chunks)
         return sae_id
 
 
@@ -159,13 +151,54 @@ def _upsert_corpus(connection: Connection, corpus: CorpusRows) -> int:
     known = connection.execute(select(t.corpus.c.id).where(t.corpus.c.sha256 == corpus.sha256)).scalar()
     if known is not None:
         return int(known)
-    facts = {name: value for name, value in vars(corpus).items() if name != "sequences"}
-    statement = insert(t.corpus).values(sequences=len(corpus.sequences), **facts)
+    facts = {"name": corpus.name, "sha256": corpus.sha256, "context": corpus.context, "tokens": corpus.tokens}
+    statement = insert(t.corpus).values(sequences=0, documents=0, **facts)
     corpus_id = int(connection.execute(statement.returning(t.corpus.c.id)).scalar_one())
-    rows = ((corpus_id, number, ids.tolist(), document) for number, (ids, document) in enumerate(corpus.sequences))
-    _copy(connection, sql.Identifier("sequence"), ["corpus_id", "id", "token_ids", "document"],
-          ["int4", "int4", "int4[]", "text"], rows)  # fmt: skip
+    n_sequences = copy_in(
+        connection,
+        sql.Identifier("sequence"),
+        {"corpus_id": "int4", "id": "int4", "token_ids": "int4[]", "document": "text"},
+        _sequence_chunks(corpus_id, corpus.sequences()),
+    )
+    n_documents = copy_in(
+        connection,
+        sql.Identifier("document"),
+        {"corpus_id": "int4", "id": "int4", "name": "text"},
+        _document_chunks(corpus_id, corpus.documents()),
+    )
+    counts = update(t.corpus).where(t.corpus.c.id == corpus_id)
+    connection.execute(counts.values(sequences=n_sequences, documents=n_documents))
     return corpus_id
+
+
+def _sequence_chunks(corpus_id: int, sequences: Iterator[tuple[Ints, str]]) -> Iterator[dict[str, Column]]:
+    first = 0
+    for chunk in _batched(sequences):
+        number = np.arange(first, first + len(chunk))
+        yield {
+            "corpus_id": Fixed(np.full(len(chunk), corpus_id)),
+            "id": Fixed(number),
+            "token_ids": ragged([ids for ids, _ in chunk], np.int32),
+            "document": Raw.of_strings([name for _, name in chunk]),
+        }
+        first += len(chunk)
+
+
+def _document_chunks(corpus_id: int, documents: Iterator[tuple[int, str]]) -> Iterator[dict[str, Column]]:
+    for chunk in _batched(documents):
+        yield {
+            "corpus_id": Fixed(np.full(len(chunk), corpus_id)),
+            "id": Fixed(np.array([number for number, _ in chunk])),
+            "name": Raw.of_strings([name for _, name in chunk]),
+        }
+
+
+_T = TypeVar("_T")
+
+
+def _batched(items: Iterator[_T], size: int = 4096) -> Iterator[list[_T]]:
+    while chunk := list(islice(items, size)):
+        yield chunk
 
 
 def _drop_revision(connection: Connection, slug: str, revision: str) -> None:
@@ -176,37 +209,17 @@ def _drop_revision(connection: Connection, slug: str, revision: str) -> None:
         connection.execute(delete(t.sae).where(t.sae.c.id == old))
 
 
-def _fill_partition(
-    connection: Connection, table: str, sae_id: int, types: dict[str, str], columns: dict[str, Any]
-) -> None:
+def _fill_partition(connection: Connection, table: str, sae_id: int, types: dict[str, str], chunks: Chunks) -> None:
     partition = f"{table}_{sae_id}"
     connection.execute(text(f"CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS)"))
-    names = [name for name in types if name != "sae_id"]
-    lists = [_as_list(columns[name]) for name in names]
-    rows = ((sae_id, *row) for row in zip(*lists, strict=True))
-    _copy(connection, sql.Identifier(partition), ["sae_id", *names], ["int4", *(types[n] for n in names)], rows)
+    whole = ({"sae_id": Fixed(np.full(_rows(chunk), sae_id)), **chunk} for chunk in chunks)
+    copy_in(connection, sql.Identifier(partition), types, whole)
     # The check spares ATTACH its scan of the rows.
     connection.execute(text(f"ALTER TABLE {partition} ADD CHECK (sae_id = {sae_id})"))
     connection.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES IN ({sae_id})"))
     connection.execute(text(f"ANALYZE {partition}"))
 
 
-def _as_list(column: Any) -> list[Any]:
-    return column.tolist() if isinstance(column, np.ndarray) else list(column)
-
-
-def _copy(
-    connection: Connection,
-    table: sql.Identifier,
-    names: list[str],
-    types: list[str],
-    rows: Iterable[tuple[Any, ...]],
-) -> None:
-    raw: psycopg.Connection = connection.connection.driver_connection  # type: ignore[assignment]
-    query = sql.SQL("COPY {} ({}) FROM STDIN (FORMAT BINARY)").format(
-        table, sql.SQL(", ").join(map(sql.Identifier, names))
-    )
-    with raw.cursor() as cursor, cursor.copy(query) as copy:
-        copy.set_types(types)
-        for row in rows:
-            copy.write_row(row)
+def _rows(chunk: dict[str, Column]) -> int:
+    column = next(iter(chunk.values()))
+    return len(column.values if isinstance(column, Fixed) else column.lengths)

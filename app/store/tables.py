@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     func,
+    text,
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
@@ -54,6 +55,14 @@ sequence = Table(
     Column("document", Text, nullable=False),
 )
 
+document = Table(
+    "document",
+    metadata,
+    Column("corpus_id", ForeignKey("corpus.id", ondelete="CASCADE"), primary_key=True),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("name", Text, nullable=False),
+)
+
 sae = Table(
     "sae",
     metadata,
@@ -86,6 +95,7 @@ harvest = Table(
     Column("dead", Integer, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("finished", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("facts", JSONB, nullable=False, server_default=text("'{}'")),
 )
 
 latent = Table(
@@ -114,6 +124,20 @@ latent = Table(
     Column("label_source", Text, nullable=False),
     Column("label_score", REAL),
     Column("head_shares", ARRAY(REAL)),
+    Column("place_counts", ARRAY(Integer)),
+    Column("first_fired", BigInteger),
+    Column("last_fired", BigInteger),
+    Column("token_mean_ids", ARRAY(Integer)),
+    Column("token_mean_values", ARRAY(REAL)),
+    Column("token_probability_ids", ARRAY(Integer)),
+    Column("token_probability_values", ARRAY(REAL)),
+    Column("token_probability_seen", ARRAY(Integer)),
+    Column("coactive_ids", ARRAY(Integer)),
+    Column("coactive_phi", ARRAY(REAL)),
+    Column("coactive_together", ARRAY(Integer)),
+    Column("documents", BigInteger),
+    Column("document_ids", ARRAY(Integer)),
+    Column("document_fires", ARRAY(Integer)),
     Index("latent_by_density", "sae_id", "density", "index"),
     Index("latent_by_maximum", "sae_id", "maximum", "index"),
     postgresql_partition_by="LIST (sae_id)",
@@ -140,3 +164,26 @@ PARTITIONED = (latent, example)
 
 TOP = 10  # the interval code of top contexts; 0 to 9 are the tenths of the activation range
 RANDOM, NEAR = 11, 12  # contexts in which the latent does not fire
+
+run = Table(
+    "run",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("slugs", ARRAY(Text), nullable=False),
+    Column("command", JSONB, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("tokens", BigInteger, nullable=False, server_default="0"),
+    Column("total", BigInteger),
+    Column("resumed", BigInteger, nullable=False, server_default="0"),
+    Column("seconds", Double, nullable=False, server_default="0"),
+    Column("tokens_per_second", REAL, nullable=False, server_default="0"),
+    Column("message", Text),
+    Column("revisions", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("metrics", JSONB(none_as_null=True)),
+    Column("created", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("started", DateTime(timezone=True)),
+    Column("beat", DateTime(timezone=True)),
+    Column("finished", DateTime(timezone=True)),
+    Index("run_open", "id", postgresql_where=text("state IN ('queued', 'running', 'stopping')")),
+)

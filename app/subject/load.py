@@ -50,9 +50,22 @@ class Subject:
         return Vocabulary.of(self.tokenizer)
 
     @property
+    def n_tokens(self) -> int:
+        """How many token ids there are: the embedding's rows, which may be more than the tokenizer names."""
+        return max(int(self.model.get_input_embeddings().weight.shape[0]), len(self.tokenizer))  # type: ignore[operator]
+
+    @property
     def bos_id(self) -> int | None:
         """The id put before every sequence: BOS, or EOS where a tokenizer has no BOS of its own."""
         for value in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if value is not None:
+                return int(value)
+        return None
+
+    @property
+    def separator_id(self) -> int | None:
+        """The id between packed documents: EOS, or BOS where there is none."""
+        for value in (self.tokenizer.eos_token_id, self.tokenizer.bos_token_id):
             if value is not None:
                 return int(value)
         return None

@@ -103,6 +103,16 @@ def thousands(value: int) -> str:
     return f"{value:,}"
 
 
+def duration(seconds: float) -> str:
+    """``7 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
 @cache
 def static(path: str) -> str:
     file = ROOT / "static" / path
@@ -117,7 +127,7 @@ def environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     env.globals.update(urls=urls, static=static, version=__version__, heat_map=heat, visible=visible)
-    env.filters.update(percent=percent, sig=sig, thousands=thousands)
+    env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration)
     return env
 
 

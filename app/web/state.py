@@ -1,4 +1,4 @@
-"""What every request shares: settings, the database, the engine, vocabularies and scales."""
+"""What every request shares: settings, the database, the engine, the queue, vocabularies and scales."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,6 +8,7 @@ import numpy as np
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from app.jobs import Harvests
 from app.live.engine import Engine, Target
 from app.live.ranking import Scale
 from app.settings import Settings
@@ -22,6 +23,7 @@ class State:
     settings: Settings
     database: AsyncEngine
     engine: Engine
+    harvests: Harvests
     hardware: str
     _vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     _scales: dict[int, Scale] = field(default_factory=dict)

@@ -1,0 +1,198 @@
+"""Which latents fire together: exact joint counts for small SAEs, a uniform sample of positions for large ones."""
+
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from app.harvest.batches import Batch
+from app.harvest.grouping import ranges
+from app.harvest.samples import priority_of
+from app.sae.acts import Acts
+
+EXACT_LATENTS = 32_768
+EXACT_L0 = 128
+SAMPLED_POSITIONS = 65_536
+PAIRS = 1 << 30  # joint firings looked at in a sample, at most
+LEAST = 3  # joint firings below which two latents are not called co-active
+
+
+class Partners(NamedTuple):
+    """The co-active latents of each, best first; all [n, k]: ids int64 (-1: none), phi fp64, together int64."""
+
+    ids: Tensor
+    phi: Tensor
+    together: Tensor
+
+
+class Coactivation(Protocol):
+    """``positions`` is what the counts are over; ``exact`` whether those are all there were."""
+
+    exact: bool
+
+    @property
+    def positions(self) -> int: ...
+    def update(self, batch: Batch) -> None: ...
+    def merge(self, other: Any) -> None: ...
+    def partners(self, k: int) -> Partners: ...
+    def state_dict(self) -> dict[str, Any]: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+def coactivation(n_latents: int, l0: float, seed: int, device: torch.device | str) -> Coactivation:
+    """The accumulator that fits: exact up to 32,768 latents of which 128 are active at a position, else sampled.
+    ``l0`` is taken on the first sequences of the corpus, so that every shard of it decides alike."""
+    if n_latents <= EXACT_LATENTS and l0 <= EXACT_L0:
+        return ExactPairs(n_latents, device)
+    most = int(min(SAMPLED_POSITIONS, max(256, PAIRS / max(l0, 1) ** 2)))
+    return SampledPairs(n_latents, most, seed, device)
+
+
+def pairs(acts: Acts) -> tuple[Tensor, Tensor]:
+    """Every two latents that are active at one position, the lower one first: ([pairs], [pairs]) int64."""
+    begins = acts.offsets()
+    ends = torch.cat([begins[1:], torch.tensor([len(acts.latent)], device=begins.device)])
+    entry = torch.arange(len(acts.latent), device=begins.device)
+    after = ends[acts.position] - entry - 1
+    first = torch.repeat_interleave(entry, after)
+    skipped = after.cumsum(0) - after
+    second = first + 1 + torch.arange(len(first), device=begins.device) - torch.repeat_interleave(skipped, after)
+    return acts.latent[first], acts.latent[second]
+
+
+def phi(together: Tensor, one: Tensor, other: Tensor, positions: int) -> Tensor:
+    """Pearson's correlation of two firings, from counts: how often together, and each at all; fp64."""
+    a, b, n = one.double(), other.double(), float(max(positions, 1))
+    spread = (a * (n - a) * b * (n - b)).sqrt()
+    return (together * n - a * b) / spread.clamp_min(1e-12)
+
+
+class ExactPairs:
+    """together [n (n - 1) / 2] int32, the upper triangle row by row; fired [n] int64."""
+
+    exact = True
+
+    def __init__(self, n_latents: int, device: torch.device | str = "cpu") -> None:
+        self.n = n_latents
+        self._positions = 0
+        self.fired = torch.zeros(n_latents, dtype=torch.int64, device=device)
+        self.together = torch.zeros(n_latents * (n_latents - 1) // 2, dtype=torch.int32, device=device)
+        row = torch.arange(n_latents, device=device)
+        self._base = row * n_latents - row * (row + 1) // 2 - row - 1  # (i, j) lies at base[i] + j
+
+    @property
+    def positions(self) -> int:
+        return self._positions
+
+    def update(self, batch: Batch) -> None:
+        acts = batch.acts
+        self._positions += acts.n_positions
+        self.fired += torch.bincount(acts.latent, minlength=self.n)
+        first, second = pairs(acts)
+        one = torch.ones(1, dtype=torch.int32, device=first.device).expand(len(first))
+        self.together.index_add_(0, self._base[first] + second, one)
+
+    def merge(self, other: "ExactPairs") -> None:
+        self._positions += other._positions
+        self.fired += other.fired
+        self.together += other.together
+
+    def partners(self, k: int) -> Partners:
+        chunk = max(1, (1 << 23) // self.n)
+        every = torch.arange(self.n, device=self.fired.device)
+        parts = []
+        for start in range(0, self.n, chunk):
+            mine = every[start : start + chunk, None]
+            low, high = torch.minimum(mine, every), torch.maximum(mine, every)
+            at = (self._base[low] + high).masked_fill(low == high, 0)
+            together = self.together[at].long().masked_fill(low == high, 0)
+            parts.append(_best(together, self.fired[mine], self.fired[None], self._positions, k))
+        return Partners(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"positions": self._positions, "fired": self.fired, "together": self.together}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self._positions, self.fired, self.together = state["positions"], state["fired"], state["together"]
+
+
+class SampledPairs:
+    """The positions of lowest priority (a hash of sequence and place) with the latents active there: the same
+    whatever the order and the sharding. priority [m] int64, ascending; count [m] int64; latent [sum of count] int32."""
+
+    exact = False
+
+    def __init__(self, n_latents: int, most: int, seed: int, device: torch.device | str = "cpu") -> None:
+        self.n, self.most, self.seed = n_latents, most, seed
+        self.priority = torch.zeros(0, dtype=torch.int64, device=device)
+        self.count = torch.zeros(0, dtype=torch.int64, device=device)
+        self.latent = torch.zeros(0, dtype=torch.int32, device=device)
+
+    @property
+    def positions(self) -> int:
+        return len(self.priority)
+
+    def update(self, batch: Batch) -> None:
+        priority = priority_of(batch.sequence + batch.first_sequence, batch.place, self.seed + 2)
+        if len(self.priority) == self.most:
+            wanted = priority < self.priority[-1]
+        else:
+            wanted = torch.ones_like(priority, dtype=torch.bool)
+        counts = torch.bincount(batch.acts.position, minlength=batch.acts.n_positions)
+        latent = batch.acts.latent[wanted[batch.acts.position]].int()
+        self._add(priority[wanted], counts[wanted], latent)
+
+    def _add(self, priority: Tensor, count: Tensor, latent: Tensor) -> None:
+        if not len(priority):
+            return
+        priority, count = torch.cat([self.priority, priority]), torch.cat([self.count, count])
+        latent = torch.cat([self.latent, latent])
+        begins = count.cumsum(0) - count
+        order = priority.argsort(stable=True)[: self.most]
+        self.priority, self.count = priority[order], count[order]
+        self.latent = latent[ranges(begins[order], self.count)]
+
+    def merge(self, other: "SampledPairs") -> None:
+        self._add(other.priority, other.count, other.latent)
+
+    def partners(self, k: int) -> Partners:
+        begins = self.count.cumsum(0) - self.count
+        position = torch.repeat_interleave(torch.arange(len(self.count), device=self.count.device), self.count)
+        order = self.latent.argsort(stable=True)
+        latent, position = self.latent[order].long(), position[order]
+        fired = torch.bincount(latent, minlength=self.n)
+        ends = fired.cumsum(0)
+        chunk = max(1, (1 << 23) // self.n)
+        parts = []
+        for start in range(0, self.n, chunk):
+            stop = min(start + chunk, self.n)
+            low, high = int(ends[start] - fired[start]), int(ends[stop - 1])
+            where = position[low:high]
+            partner = self.latent[ranges(begins[where], self.count[where])].long()
+            mine = torch.repeat_interleave(latent[low:high], self.count[where])
+            cells = torch.bincount((mine - start) * self.n + partner, minlength=(stop - start) * self.n)
+            together = cells.view(stop - start, self.n)
+            own = torch.arange(start, stop, device=together.device)
+            together[own - start, own] = 0
+            parts.append(_best(together, fired[own, None], fired[None], self.positions, k))
+        return Partners(*(torch.cat(column) for column in zip(*parts, strict=True)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"priority": self.priority, "count": self.count, "latent": self.latent}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.priority, self.count, self.latent = state["priority"], state["count"], state["latent"]
+
+
+def _best(together: Tensor, one: Tensor, other: Tensor, positions: int, k: int) -> Partners:
+    """together: [rows, n] joint counts; one: [rows, 1], other: [1, n] firings -> the k of highest phi above 0."""
+    score = phi(together, one, other, positions)
+    score = torch.where((together >= LEAST) & (score > 0), score, -1.0)
+    # Of equal scores the lower number: topk promises no order.
+    found, ids = score.topk(min(k, score.shape[1]), dim=1)
+    by_id = ids.argsort(dim=1)
+    order = by_id.gather(1, found.gather(1, by_id).argsort(dim=1, descending=True, stable=True))
+    found, ids = found.gather(1, order), ids.gather(1, order)
+    ids = torch.where(found > 0, ids, -1)
+    joint = together.gather(1, ids.clamp_min(0)).masked_fill(ids < 0, 0)
+    return Partners(ids, found.clamp_min(0), joint.long())

@@ -1,0 +1,110 @@
+"""One forward for every SAE: the subject read at all their hook points, each SAE's positions encoded."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from app.corpus.sequences import Numbered, Sequence
+from app.errors import OutOfMemory
+from app.harvest.batches import Batch, assemble, counted, groups, pad
+from app.harvest.harvester import Harvester
+from app.harvest.parameters import Parameters
+from app.harvest.reading import Hooks, read_all
+from app.harvest.stages import Stages
+from app.sae.base import SAE
+from app.subject.load import Subject
+
+PILOT = 256  # positions on which it is seen how many latents are active at once
+
+
+class Read(NamedTuple):
+    """What one SAE has of a batch: its activations sparse, what it read (x), what it reconstructs (y; None: x)."""
+
+    batch: Batch
+    x: Tensor
+    y: Tensor | None
+
+
+class Reader:
+    """Batches to every SAE's Read. When memory runs out the batch is read in halves, and so are all that follow;
+    when it runs out again, that is the end."""
+
+    def __init__(self, subject: Subject, saes: list[SAE], stages: Stages | None = None) -> None:
+        self.subject, self.saes = subject, saes
+        self.hooks = [Hooks.of(sae, subject) for sae in saes]
+        self.halved = False
+        self._special = torch.tensor(subject.special_ids, device=subject.device)
+        self._stage = stages or Stages()
+
+    def read(self, first: int, rows: list[Sequence]) -> list[list[Read]]:
+        """For each part of the batch (one, or two halves) what each SAE has of it. ``first`` is the corpus number of
+        the first of ``rows``.
+
+        Raises:
+            BadRequest: an SAE does not fit the subject's activations.
+            OutOfMemory: half a batch does not fit either.
+        """
+        if not self.halved:
+            try:
+                return [self._read(first, rows)]
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error):
+                    raise
+            self.halved = True
+            if self.subject.device.type == "cuda":
+                torch.cuda.empty_cache()
+        middle = (len(rows) + 1) // 2
+        try:
+            halves = ((first, rows[:middle]), (first + middle, rows[middle:]))
+            return [self._read(number, half) for number, half in halves if half]
+        except (RuntimeError, MemoryError) as error:
+            if not out_of_memory(error):
+                raise
+            raise OutOfMemory(
+                f"Memory ran out on half a batch of {sum(len(s.token_ids) for s in rows):,} tokens; set "
+                "SAESCOPE_BATCH_TOKENS lower and start again, it carries on from the last checkpoint."
+            ) from error
+
+    def _read(self, first: int, rows: list[Sequence]) -> list[Read]:
+        with self._stage("batching"):
+            padded = pad(rows, self.subject.device)
+            mask = counted(padded, self._special)
+        with self._stage("forward"):
+            found = read_all(self.subject, padded, self.hooks)
+        out = []
+        for sae, hooks in zip(self.saes, self.hooks, strict=True):
+            with self._stage("encode"):
+                x = hooks.inputs(sae, found, mask)
+                y = None if hooks.reads == hooks.writes else hooks.targets(found, mask)
+                acts = sae.encode(x)
+            with self._stage("batching"):
+                out.append(Read(assemble(acts, first, padded, mask), x, y))
+        return out
+
+    def l0(self, corpus: Numbered) -> list[float]:
+        """Active latents a position for each SAE, on the first sequences."""
+        _, rows = next(groups(corpus, PILOT))
+        reads = self._read(0, rows)
+        return [len(read.batch.acts.value) / max(1, read.batch.acts.n_positions) for read in reads]
+
+    def harvesters(self, parameters: Parameters, longest: int, l0: list[float]) -> list[Harvester]:
+        """Empty accumulators, one set for each SAE."""
+        return [
+            Harvester(
+                sae,
+                parameters,
+                vocabulary=self.subject.n_tokens,
+                longest=longest,
+                l0=active,
+                device=self.subject.device,
+                d_out=sae.W_dec.shape[1] if len(hooks.writes) == 1 else None,
+            )
+            for sae, hooks, active in zip(self.saes, self.hooks, l0, strict=True)
+        ]
+
+
+def out_of_memory(error: BaseException) -> bool:
+    told = str(error).lower()
+    signs = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in told for sign in signs)

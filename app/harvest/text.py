@@ -1,0 +1,76 @@
+"""From a corpus's spec to sequences of the subject's tokens, read ahead of the harvest."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.corpus.chat import as_chat, rendered
+from app.corpus.scratch import scratch
+from app.corpus.sequences import Sequence, cut
+from app.corpus.sources import Document, Skipped, documents
+from app.corpus.store import TokenStore
+from app.errors import BadRequest, CorpusUnavailable
+from app.subject.load import Subject
+
+
+@dataclass(frozen=True)
+class Text:
+    """What to read: a corpus spec, at most ``tokens`` tokens of it, in sequences of at most ``context``. ``pack`` puts
+    documents one after another; ``chat`` makes plain documents into a user's message in the subject's template;
+    ``prepend_bos`` is the SAE's policy."""
+
+    spec: str
+    context: int
+    tokens: int | None = None
+    prepend_bos: bool = True
+    pack: bool = False
+    chat: bool = False
+
+    @property
+    def name(self) -> str:
+        """What the corpus is called in pages."""
+        return self.spec + " (chats)" * self.chat + " (packed)" * self.pack
+
+
+@contextmanager
+def sequences(text: Text, subject: Subject, home: Path, skipped: Skipped) -> Iterator[TokenStore]:
+    """The corpus, its first sequences readable while the later ones are still tokenised. Documents that cannot be
+    read are added to ``skipped``.
+
+    Raises:
+        BadRequest: sequences longer than the subject reads, or packed though it has no token to stand between them.
+    """
+    if text.context > subject.max_context:
+        raise BadRequest(f"--context is {text.context:,}; {subject.name} reads at most {subject.max_context:,} tokens.")
+    separator = subject.separator_id if text.pack else None
+    if text.pack and separator is None:
+        raise BadRequest(f"{subject.name} has neither EOS nor BOS to stand between packed documents; leave --pack out.")
+
+    def read() -> Iterator[Sequence]:
+        found = documents(text.spec, home / "packages", skipped)
+        return cut(
+            _readable(found, text, subject, skipped),
+            subject.encode,
+            bos_id=subject.bos_id if text.prepend_bos else None,
+            context=text.context,
+            tokens=text.tokens,
+            separator=separator,
+        )
+
+    with scratch(home / "work", "tokens") as folder, TokenStore(folder) as store:
+        store.fill(read)
+        yield store
+
+
+def _readable(found: Iterator[Document], text: Text, subject: Subject, skipped: Skipped) -> Iterator[Document]:
+    """Documents as plain text, chats through the subject's template."""
+    for document in found:
+        chat = as_chat(document) if text.chat else document
+        if chat.messages is None:
+            yield document
+            continue
+        try:
+            yield Document(document.name, rendered(chat, subject.tokenizer))
+        except CorpusUnavailable as error:
+            skipped.add(document.name, error.message)

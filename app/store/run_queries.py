@@ -1,0 +1,135 @@
+"""Runs as the site and the command line read and steer them.
+
+A run that says ``running`` or ``stopping`` and has not been heard of for a minute is ``lost``: its process died
+without a word. That is seen when it is read, and never stored.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Select, case, func, insert, literal, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.errors import BadRequest, RunEnded, UnknownRun
+from app.store import tables as t
+
+LOST_SECONDS = 60
+LARGEST = 2**63 - 1
+RESUMABLE = ("stopped", "failed", "lost")
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """Every column of a run; ``state`` may also be ``lost``. ``age`` is seconds since the run was last heard of."""
+
+    id: int
+    kind: str
+    slugs: list[str]
+    command: dict[str, Any]
+    state: str
+    tokens: int
+    total: int | None
+    resumed: int
+    seconds: float
+    tokens_per_second: float
+    message: str | None
+    revisions: list[str]
+    metrics: dict[str, Any] | None
+    created: datetime
+    started: datetime | None
+    beat: datetime | None
+    finished: datetime | None
+    age: float | None
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still change by itself."""
+        return self.state in ("queued", "running", "stopping")
+
+
+def _silent() -> ColumnElement[bool]:
+    since = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, LOST_SECONDS)
+    return t.run.c.state.in_(("running", "stopping")) & (t.run.c.beat < since)
+
+
+def _runs() -> Select[Any]:
+    r = t.run.c
+    state = case((_silent(), literal("lost")), else_=r.state).label("state")
+    age = func.extract("epoch", func.now() - r.beat).label("age")
+    return select(*(state if column.name == "state" else column for column in r), age)
+
+
+def _record(row: Any) -> RunRecord:
+    values = dict(row._mapping)
+    return RunRecord(**{**values, "age": None if values["age"] is None else float(values["age"])})
+
+
+async def list_runs(
+    connection: AsyncConnection, *, cursor: str | None, limit: int
+) -> tuple[list[RunRecord], str | None]:
+    """One page, newest first, and the cursor of the next (None at the end).
+
+    Raises:
+        BadRequest: the cursor is none of this list.
+    """
+    query = _runs().order_by(t.run.c.id.desc()).limit(limit + 1)
+    if cursor:
+        if not (cursor.isascii() and cursor.isdigit()) or int(cursor[:20]) > LARGEST:
+            raise BadRequest(f"Cursor {cursor[:40]!r} does not belong to this list; start again without a cursor.")
+        query = query.where(t.run.c.id < int(cursor))
+    rows = [_record(row) for row in await connection.execute(query)]
+    return rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None
+
+
+async def get_run(connection: AsyncConnection, run_id: int, *, lock: bool = False) -> RunRecord:
+    """One run; with ``lock``, nobody else changes it until the transaction ends."""
+    row = None
+    if 0 < run_id <= LARGEST:
+        query = _runs().where(t.run.c.id == run_id)
+        row = (await connection.execute(query.with_for_update() if lock else query)).first()
+    if row is None:
+        raise UnknownRun(f"There is no run {run_id} here.", run=run_id)
+    return _record(row)
+
+
+async def add_run(connection: AsyncConnection, slugs: list[str], command: dict[str, Any]) -> int:
+    """A new run, queued."""
+    values = {"kind": "harvest", "slugs": slugs, "command": command, "state": "queued"}
+    return int((await connection.execute(insert(t.run).values(**values).returning(t.run.c.id))).scalar_one())
+
+
+async def ask_stop(connection: AsyncConnection, run_id: int) -> str:
+    """Ask a run to stop; its process does so after the batch at hand. One that waits or is lost is stopped at once.
+    Returns its state.
+
+    Raises:
+        UnknownRun, RunEnded.
+    """
+    run = await get_run(connection, run_id, lock=True)
+    if not run.open and run.state != "lost":
+        raise RunEnded(f"Run {run_id} is {run.state}; there is nothing to stop.", run=run_id, state=run.state)
+    if run.state in ("running", "stopping"):
+        values: dict[str, Any] = {"state": "stopping"}
+    else:
+        message = "Stopped before it began." if run.state == "queued" else "Its process had died."
+        values = {"state": "stopped", "finished": func.now(), "message": message}
+    await connection.execute(update(t.run).where(t.run.c.id == run_id).values(**values))
+    return str(values["state"])
+
+
+async def resume(connection: AsyncConnection, run_id: int) -> int:
+    """Queue what ``run_id`` ran once more, as a new run; a harvest carries on from its checkpoint.
+
+    Raises:
+        UnknownRun: there is none. RunEnded: it is still running, or done.
+    """
+    run = await get_run(connection, run_id, lock=True)
+    if run.state not in RESUMABLE:
+        told = "it is done" if run.state == "done" else "stop it first"
+        raise RunEnded(f"Run {run_id} is {run.state} and cannot be resumed: {told}.", run=run_id, state=run.state)
+    new = await add_run(connection, run.slugs, run.command)
+    if run.state == "lost":
+        values = {"state": "failed", "finished": func.now(), "message": f"Its process died; run {new} carries on."}
+        await connection.execute(update(t.run).where(t.run.c.id == run_id).values(**values))
+    return new

@@ -1,0 +1,114 @@
+"""A harvest tells the database how it is doing: what the harvesting process calls."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from sqlalchemy import Engine, ScalarSelect, func, insert, select, tuple_, update
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.errors import RunEnded, UnknownRun
+from app.store import tables as t
+from app.store.engine import explained
+
+End = Literal["stopped", "failed", "done"]
+OPEN = ("queued", "running", "stopping")
+BEAT_SECONDS = 2.0
+ALIVE_SECONDS = 10.0
+
+
+class RunLog:
+    """One run's row. Between ``start`` and ``finish`` a thread keeps saying that the process lives, through phases
+    that have no progress to tell, such as loading the subject and saving."""
+
+    def __init__(self, engine: Engine, run_id: int, slugs: Sequence[str]) -> None:
+        self.id = run_id
+        self._slugs = list(slugs)
+        self._engine = engine
+        self._due = 0.0
+        self._stop_asked = False
+        self._progress: dict[str, Any] = {}
+        self._ended = threading.Event()
+        threading.Thread(target=self._live, name=f"run {run_id}", daemon=True).start()
+
+    @classmethod
+    def start(
+        cls, engine: Engine, slugs: Sequence[str], command: dict[str, Any], run_id: int | None = None
+    ) -> "RunLog":
+        """A new run, or ``run_id`` taken over from the queue. ``command`` holds the options that start it again, by
+        their long names; paths in it are absolute, since another process reads them.
+
+        Raises:
+            UnknownRun, RunEnded: ``run_id`` names none that waits to be run.
+            DatabaseUnavailable: no answer.
+        """
+        r = t.run.c
+        now = {"started": func.now(), "beat": func.now()}
+        with explained(), engine.begin() as connection:
+            if run_id is None:
+                values = {"kind": "harvest", "slugs": list(slugs), "command": command, "state": "running"}
+                made = connection.execute(insert(t.run).values(**values, **now).returning(r.id)).scalar_one()
+                return cls(engine, int(made), slugs)
+            state = connection.execute(select(r.state).where(r.id == run_id).with_for_update()).scalar()
+            if state is None:
+                raise UnknownRun(f"There is no run {run_id} here.", run=run_id)
+            if state not in OPEN:
+                raise RunEnded(f"Run {run_id} is {state}; resume it from its page.", run=run_id, state=state)
+            taken = {"state": "running"} if state == "queued" else {}
+            query = update(t.run).where(r.id == run_id)
+            connection.execute(query.values(slugs=list(slugs), message=None, finished=None, **taken, **now))
+        return cls(engine, run_id, slugs)
+
+    def beat(self, tokens: int, total: int | None, resumed: int, seconds: float) -> bool:
+        """Tell the progress, every two seconds at most; True once somebody has asked the run to stop. A database that
+        does not answer is passed over: the harvest goes on without it."""
+        self._progress = {
+            "tokens": tokens,
+            "total": total,
+            "resumed": resumed,
+            "seconds": seconds,
+            "tokens_per_second": (tokens - resumed) / max(seconds, 1e-9),
+        }
+        if time.monotonic() >= self._due:
+            self._write(beat=func.now(), **self._progress)
+            self._due = time.monotonic() + BEAT_SECONDS
+        return self._stop_asked
+
+    def finish(
+        self,
+        state: End,
+        message: str | None = None,
+        revisions: Sequence[str] = (),
+        metrics: dict[str, Any] | None = None,
+    ) -> None:
+        """Close the run; like a beat it raises nothing, so that the harvest's own outcome is what is seen.
+
+        ``revisions`` has one entry for each slug. ``metrics`` are by slug; without them they are those that were saved
+        with the revisions.
+        """
+        self._ended.set()
+        if state == "done" and self._progress:  # a corpus may hold less than was asked for
+            self._progress["total"] = self._progress["tokens"]
+        saved = _metrics(self._slugs, revisions) if revisions else None
+        told = {"message": message, "revisions": list(revisions), "metrics": metrics or saved}
+        self._write(state=state, finished=func.now(), **told, **self._progress)
+
+    def _live(self) -> None:
+        while not self._ended.wait(ALIVE_SECONDS):
+            self._write(beat=func.now())
+
+    def _write(self, **values: Any) -> None:
+        query = update(t.run).where(t.run.c.id == self.id).values(**values).returning(t.run.c.state)
+        with contextlib.suppress(SQLAlchemyError), self._engine.begin() as connection:
+            if connection.execute(query).scalar() == "stopping":
+                self._stop_asked = True
+
+
+def _metrics(slugs: Sequence[str], revisions: Sequence[str]) -> ScalarSelect[Any]:
+    """``{slug: metrics}`` of saved revisions."""
+    s, h = t.sae.c, t.harvest.c
+    these = tuple_(s.slug, s.revision).in_(list(zip(slugs, revisions, strict=False)))
+    query = select(func.jsonb_object_agg(s.slug, h.metrics)).join(t.harvest, h.sae_id == s.id).where(these)
+    return query.scalar_subquery()

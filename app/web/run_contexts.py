@@ -1,0 +1,170 @@
+"""What the pages of harvests show, typed, and how rows become it."""
+
+import shlex
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field
+
+from app import urls
+from app.jobs import options
+from app.store.run_queries import RESUMABLE, RunRecord
+
+RunState = Literal["queued", "running", "stopping", "stopped", "failed", "done", "lost"]
+ORDER = ("sae", "slug", "model", "corpus", "tokens", "context")  # jsonb keeps none
+SAID = {
+    "queued": "waits for its turn",
+    "running": "running",
+    "stopping": "stopping after the batch at hand",
+    "stopped": "stopped",
+    "failed": "failed",
+    "done": "done",
+    "lost": "lost",
+}
+
+
+class RunResult(BaseModel):
+    """One SAE of a run; ``revision``, ``url`` and the metrics are None until it is saved."""
+
+    sae: str
+    revision: str | None
+    url: str | None
+    fvu: float | None
+    l0: float | None
+    metrics: dict[str, Any] | None
+
+
+class RunView(BaseModel):
+    """A harvest: ``tokens`` of ``total`` are read, ``resumed`` of them by an earlier run of the same. ``lost`` is a
+    run whose process died without a word."""
+
+    id: int
+    state: RunState
+    saes: list[RunResult]
+    tokens: int
+    total: int | None
+    resumed: int
+    tokens_per_second: float
+    seconds: float  # of the pass so far
+    seconds_left: float | None
+    duration: float | None  # from start to end
+    message: str | None
+    command: dict[str, Any]  # the options that start it again
+    command_line: str  # the same as one types it
+    created: datetime
+    started: datetime | None
+    beat: datetime | None
+    finished: datetime | None
+    refresh: bool  # it may change by itself
+    stoppable: bool
+    resumable: bool
+    url: str
+
+
+class RunList(BaseModel):
+    """/harvests.json: newest first; ``next`` is the cursor of the following page."""
+
+    items: list[RunView]
+    next: str | None
+
+
+class Choice(BaseModel):
+    """An entry of a list to choose from."""
+
+    value: str
+    text: str
+
+
+class StartForm(BaseModel):
+    """The form as it was typed. What is written in a ``..._path`` counts before what is chosen."""
+
+    sae: str = ""
+    sae_path: str = ""
+    slug: str = ""
+    model: str = ""
+    model_path: str = ""
+    corpus: str = "pkg:wikipedia-demo"
+    tokens: str = ""
+    context: str = "128"
+
+
+class StartBody(BaseModel):
+    """POST /api/harvests. ``sae`` is the name of an import or of an SAE here, or a folder; ``model`` is the name of a
+    subject here, or a folder. A name for the SAE, ``slug``, is needed where it is a folder."""
+
+    sae: str
+    model: str
+    corpus: str
+    tokens: int | None = Field(default=None, ge=16)
+    context: int = Field(default=128, ge=16)
+    slug: str | None = None
+
+
+class HarvestsPage(BaseModel):
+    """/harvests: the runs, and a form to start one. ``worker`` is whether this server runs what it queues."""
+
+    runs: RunList
+    cursor: str | None
+    saes: list[Choice]
+    subjects: list[Choice]
+    corpora: list[str]
+    form: StartForm
+    error: str | None
+    worker: bool
+
+
+class RunPage(BaseModel):
+    """/harvests/{run}."""
+
+    run: RunView
+
+
+def view(run: RunRecord) -> RunView:
+    moving = run.state == "running" and run.tokens < (run.total or 0) and run.tokens_per_second > 0
+    end = run.finished or run.beat
+    command = {name: run.command[name] for name in (*ORDER, *run.command) if name in run.command}
+    return RunView(
+        id=run.id,
+        state=run.state,
+        saes=[_result(run, number) for number in range(len(run.slugs))],
+        tokens=run.tokens,
+        total=run.total,
+        resumed=run.resumed,
+        tokens_per_second=round(run.tokens_per_second, 1),
+        seconds=round(run.seconds, 2),
+        seconds_left=((run.total or 0) - run.tokens) / run.tokens_per_second if moving else None,
+        duration=(end - run.started).total_seconds() if run.started and end else None,
+        message=run.message or _remedy(run),
+        command=command,
+        command_line=shlex.join(["saescope", "harvest", *options(command)]),
+        created=run.created,
+        started=run.started,
+        beat=run.beat,
+        finished=run.finished,
+        refresh=run.open,
+        stoppable=run.state in ("queued", "running", "lost"),
+        resumable=run.state in RESUMABLE and bool(run.command),
+        url=urls.harvest_run(run.id),
+    )
+
+
+def _result(run: RunRecord, number: int) -> RunResult:
+    slug = run.slugs[number]
+    revision = run.revisions[number] if number < len(run.revisions) else None
+    metrics = (run.metrics or {}).get(slug) or {}
+    return RunResult(
+        sae=slug,
+        revision=revision,
+        url=urls.sae(f"{slug}@{revision}") if revision else None,
+        fvu=metrics.get("fvu"),
+        l0=metrics.get("l0"),
+        metrics=metrics or None,
+    )
+
+
+def _remedy(run: RunRecord) -> str | None:
+    if run.state != "lost":
+        return None
+    minutes = int((run.age or 0) // 60)
+    since = f"{minutes} minute{'s' if minutes > 1 else ''}"
+    return f"Nothing was heard of it for {since}: its process has died. Resume carries on from its checkpoint."

@@ -1,0 +1,132 @@
+"""The form that starts a harvest: what there is to choose from, and what a filled-in one means."""
+
+import asyncio
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import parse_qsl
+
+from fastapi import Request
+from sqlalchemy import select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.corpus.sources import PACKAGED, documents
+from app.errors import BadRequest, TextTooLong
+from app.harvest.imports import ORIGIN, find
+from app.harvest.job import check_slug
+from app.store import queries as q
+from app.store import tables as t
+from app.web.run_contexts import Choice, StartForm
+
+LONGEST = 64 * 1024
+SMALLEST = 16  # tokens of a sequence, and so of a corpus
+_READ_AT_ONCE = ("text", "jsonl", "parquet")  # corpora on this machine's disk
+
+
+class Known(NamedTuple):
+    """What can be named in the form: SAEs and subjects, each with its folder."""
+
+    saes: dict[str, Path]
+    subjects: dict[str, Path]
+
+    def sae_choices(self) -> list[Choice]:
+        return [Choice(value=slug, text=slug) for slug in self.saes]
+
+    def subject_choices(self) -> list[Choice]:
+        return [Choice(value=name, text=f"{name} ({folder})") for name, folder in self.subjects.items()]
+
+
+async def known(connection: AsyncConnection, home: Path) -> Known:
+    """Imports and the SAEs that were harvested before, by name; the subjects of these."""
+    harvested = {sae.slug: home / sae.path for sae in await q.list_saes(connection)}
+    imports = await asyncio.to_thread(lambda: [file.parent for file in (home / "imports").glob(f"*/{ORIGIN}")])
+    saes = harvested | {folder.name: folder for folder in imports}
+    subjects = await connection.execute(select(t.subject.c.name, t.subject.c.path).order_by(t.subject.c.name))
+    return Known(dict(sorted(saes.items())), {name: home / path for name, path in subjects})
+
+
+def corpora() -> list[str]:
+    return [f"pkg:{name}" for name in PACKAGED]
+
+
+async def read_form(request: Request) -> StartForm:
+    """The fields of a posted form; those it lacks are empty."""
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST:
+            raise TextTooLong(f"The form is longer than {LONGEST // 1024} KiB.")
+    try:
+        fields = dict(parse_qsl(body.decode(), keep_blank_values=True, max_num_fields=50))
+    except ValueError:
+        raise BadRequest("The request's body is no filled-in form.") from None
+    return StartForm(**{name: fields.get(name, "").strip() for name in StartForm.model_fields})
+
+
+async def checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[str, Any]]:
+    """The SAE's slug and the options of the harvest, paths made absolute.
+
+    Raises:
+        BadRequest, InvalidSAE, CorpusUnavailable: the first thing that does not fit, in the order of the form.
+    """
+    for text in form.model_dump().values():
+        if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+            raise BadRequest(f"{text[:40]!r} holds a character that no name and no path can hold.")
+    return await asyncio.to_thread(_checked, form, there, home)
+
+
+def _checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[str, Any]]:
+    try:
+        sae = form.sae_path or form.sae
+        if not sae:
+            raise BadRequest("Choose an SAE, or write the folder it is in.", field="sae")
+        named = sae in there.saes
+        folder = there.saes[sae] if named else find(sae, home)
+        if not (form.slug or named):
+            raise BadRequest(f"Give the SAE in {sae} a name; its pages will be at /saes/NAME.", field="slug")
+        slug = check_slug(form.slug or sae)
+        command = {
+            "sae": _absolute(folder),
+            "model": _absolute(_model(form, there)),
+            "corpus": _corpus(form.corpus, home),
+            "tokens": _number("Tokens", form.tokens) if form.tokens else None,
+            "context": _number("Context", form.context or "128"),
+            "slug": slug,
+        }
+    except (OSError, RuntimeError, ValueError) as error:  # a name too long, "~nobody", ...
+        told = getattr(error, "strerror", None) or error
+        raise BadRequest(f"A path in the form cannot be looked up: {told}.") from None
+    return slug, {name: value for name, value in command.items() if value is not None}
+
+
+def _absolute(path: Path) -> str:
+    return str(path.expanduser().absolute())
+
+
+def _model(form: StartForm, there: Known) -> Path:
+    model = form.model_path or form.model
+    if not model:
+        raise BadRequest("Choose a subject, or write the folder it is in.", field="model")
+    folder = there.subjects.get(model, Path(model)) if not form.model_path else Path(model)
+    if not (folder.expanduser() / "config.json").is_file():
+        raise BadRequest(f"No model at {folder}: config.json is missing; give a Hugging Face folder.", field="model")
+    return folder
+
+
+def _corpus(spec: str, home: Path) -> str:
+    """The spec with an absolute path; what lies on this machine's disk is opened, to see that it is there."""
+    kind, _, where = spec.partition(":")
+    found = documents(spec, home / "packages")
+    if kind not in _READ_AT_ONCE:
+        return spec
+    next(found, None)
+    return f"{kind}:{_absolute(Path(where))}"
+
+
+def _number(name: str, text: str) -> int:
+    digits = re.sub(r"[ ,_]", "", text)
+    if not re.fullmatch(r"[0-9]{1,15}", digits):
+        raise BadRequest(f"{name} is {text[:40]!r}, which is no whole number.", field=name.lower())
+    if int(digits) < SMALLEST:
+        raise BadRequest(f"{name} is {int(digits)}; it is at least {SMALLEST}.", field=name.lower())
+    return int(digits)

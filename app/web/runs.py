@@ -1,0 +1,145 @@
+"""Harvests: the page that lists and starts them, a run's own page, and their twins."""
+
+import re
+
+from fastapi import APIRouter, Request
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from app import urls
+from app.errors import SaescopeError, UnknownRun
+from app.store import run_queries as q
+from app.web import run_form
+from app.web.rendering import render_block, render_page
+from app.web.routes import html, json_of, state_of
+from app.web.run_contexts import SAID, HarvestsPage, RunList, RunPage, RunView, StartBody, StartForm, view
+
+router = APIRouter()
+PAGE = 30
+
+
+def number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,18}", text):
+        raise UnknownRun(f"{text[:40]!r} is no run's number.", run=text[:40])
+    return int(text)
+
+
+def fragment(request: Request) -> bool:
+    return bool(request.headers.get("hx-request")) and not request.headers.get("hx-history-restore-request")
+
+
+async def load_runs(request: Request, cursor: str | None) -> RunList:
+    async with state_of(request).database.connect() as db:
+        runs, following = await q.list_runs(db, cursor=cursor, limit=PAGE)
+    return RunList(items=[view(run) for run in runs], next=following)
+
+
+async def load_run(request: Request, run: int) -> RunView:
+    async with state_of(request).database.connect() as db:
+        return view(await q.get_run(db, run))
+
+
+async def load_page(
+    request: Request, cursor: str | None, form: StartForm | None = None, error: str | None = None
+) -> HarvestsPage:
+    state = state_of(request)
+    async with state.database.connect() as db:
+        there = await run_form.known(db, state.settings.home)
+    first = StartForm(sae=next(iter(there.saes), ""), model=next(iter(there.subjects), ""))
+    return HarvestsPage(
+        runs=await load_runs(request, cursor),
+        cursor=cursor,
+        saes=there.sae_choices(),
+        subjects=there.subject_choices(),
+        corpora=run_form.corpora(),
+        form=form or first,
+        error=error,
+        worker=state.settings.worker,
+    )
+
+
+async def start(request: Request, form: StartForm) -> int:
+    state = state_of(request)
+    async with state.database.connect() as db:
+        there = await run_form.known(db, state.settings.home)
+    slug, command = await run_form.checked(form, there, state.settings.home)
+    return await state.harvests.start([slug], command)
+
+
+async def stop(request: Request, run: int) -> None:
+    async with state_of(request).database.begin() as db:
+        await q.ask_stop(db, run)
+
+
+@router.get("/harvests.json", response_model=RunList)
+async def harvests_json(request: Request, cursor: str | None = None) -> Response:
+    """Harvests, newest first: running, waiting and past."""
+    return json_of(await load_runs(request, cursor))
+
+
+@router.get("/harvests", response_class=HTMLResponse, include_in_schema=False)
+async def harvests(request: Request, cursor: str | None = None) -> Response:
+    if fragment(request):
+        runs = await load_runs(request, cursor)
+        return HTMLResponse(render_block("harvests.html", "runs", runs=runs, cursor=cursor, said=SAID))
+    page = await load_page(request, cursor)
+    return html("harvests.html", request, page=page, runs=page.runs, cursor=cursor, said=SAID)
+
+
+@router.post("/harvests", response_class=HTMLResponse, include_in_schema=False)
+async def start_harvest(request: Request) -> Response:
+    form = await run_form.read_form(request)
+    try:
+        run = await start(request, form)
+    except SaescopeError as error:
+        if error.status >= 500:
+            raise
+        page = await load_page(request, None, form, error.message)
+        text = render_page("harvests.html", page=page, runs=page.runs, cursor=None, said=SAID)
+        return HTMLResponse(text, status_code=error.status)
+    return RedirectResponse(urls.harvest_run(run), status_code=303)
+
+
+@router.get("/harvests/{run}.json", response_model=RunView)
+async def run_json(request: Request, run: str) -> Response:
+    """One harvest, with its progress or what became of it."""
+    return json_of(await load_run(request, number(run)))
+
+
+@router.get("/harvests/{run}", response_class=HTMLResponse, include_in_schema=False)
+async def run_page(request: Request, run: str) -> Response:
+    page = RunPage(run=await load_run(request, number(run)))
+    if fragment(request):
+        return HTMLResponse(render_block("harvest_run.html", "run", page=page, said=SAID))
+    return html("harvest_run.html", request, page=page, said=SAID)
+
+
+@router.post("/harvests/{run}/stop", include_in_schema=False)
+async def stop_harvest(request: Request, run: str) -> Response:
+    await stop(request, number(run))
+    return RedirectResponse(urls.harvest_run(number(run)), status_code=303)
+
+
+@router.post("/harvests/{run}/resume", include_in_schema=False)
+async def resume_harvest(request: Request, run: str) -> Response:
+    new = await state_of(request).harvests.resume(number(run))
+    return RedirectResponse(urls.harvest_run(new), status_code=303)
+
+
+@router.post("/api/harvests", response_model=RunView)
+async def api_start(request: Request, body: StartBody) -> Response:
+    """Start a harvest; it waits in the queue until the worker comes to it."""
+    given = {name: "" if value is None else str(value) for name, value in body.model_dump().items()}
+    return json_of(await load_run(request, await start(request, StartForm(**given))))
+
+
+@router.post("/api/harvests/{run}/stop", response_model=RunView)
+async def api_stop(request: Request, run: str) -> Response:
+    """Ask a harvest to stop after the batch at hand; what it has done is kept in its checkpoint."""
+    await stop(request, number(run))
+    return json_of(await load_run(request, number(run)))
+
+
+@router.post("/api/harvests/{run}/resume", response_model=RunView)
+async def api_resume(request: Request, run: str) -> Response:
+    """Start a stopped, failed or lost harvest once more, as a new run; it carries on from its checkpoint."""
+    return json_of(await load_run(request, await state_of(request).harvests.resume(number(run))))

@@ -1,0 +1,125 @@
+"""The pass over a real Ray cluster of two workers on this machine, one of which is killed at its work."""
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.conftest import random_sae
+
+ray = pytest.importorskip("ray")
+
+SCRIPT = """
+import os, signal, sys, threading, time
+from pathlib import Path
+
+import torch
+
+torch.set_num_threads(1)  # as Ray's workers have it: sums are then added in one order
+import ray
+
+from app.corpus.sequences import Held, cut
+from app.harvest.cluster import cluster
+from app.harvest.parameters import Parameters
+from app.harvest.run import Watch, harvest
+from app.subject.load import load_subject
+from tests.conftest import random_sae
+from tests.families import make
+from tests.test_cluster import long_text, stored
+
+folder, checkpoint, what = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+subject = load_subject(folder, "tiny", dtype="float32", device="cpu")
+corpus = Held(cut(long_text(), subject.encode, bos_id=subject.bos_id, context=64))
+saes = [random_sae(), make("abstopk")]
+parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=256, reconstruct_every=2)
+total = int(corpus.lengths().sum())
+one = harvest(subject, saes, corpus, parameters, context=64)
+
+ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+killed, told = [], []
+
+
+def kill_a_worker(progress):
+    told.append(progress.tokens)
+    if what == "kill" and not killed:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            try:
+                line = path.read_bytes().split(b"\\0")[0]
+            except OSError:
+                continue
+            if line == b"ray::read_shard":
+                os.kill(int(path.parent.name), signal.SIGKILL)
+                killed.append(int(path.parent.name))
+                return False
+    return what == "stop" and len(told) == 2
+
+
+options = {"context": 64, "total": total, "checkpoint": checkpoint, "checkpoint_seconds": 1e9}
+try:
+    many = cluster("auto")(subject, saes, corpus, parameters, watch=Watch(progress=kill_a_worker), **options)
+except KeyboardInterrupt:
+    print("stopped at", told[-1])
+    told.clear()
+    what = "go on"
+    many = cluster("auto")(subject, saes, corpus, parameters, watch=Watch(progress=kill_a_worker), **options)
+    print("went on to", told[0])
+for a, b in zip(one.harvesters, many.harvesters, strict=True):
+    assert stored(a, subject, corpus) == stored(b, subject, corpus)
+print("waves", len(told), "killed", len(killed), "tokens", told[-1] == total)
+"""
+
+
+def long_text():
+    from app.corpus.sources import Document
+
+    words = ["the", "cat", "sat", "on", "a", "warm", "mat", "in", "Paris", "near", "river", "Seine"]
+    g = torch.Generator().manual_seed(0)
+    picks = [[words[i] for i in torch.randint(0, 12, (150,), generator=g).tolist()] for _ in range(120)]
+    return [Document(f"d{number}", " ".join(some)) for number, some in enumerate(picks)]
+
+
+def stored(harvester, subject, corpus):
+    """The columns that would go to the database; sums, which may differ in their last bit, to six digits."""
+    from app.harvest.examples import example_columns
+    from app.harvest.latents import facts, latent_columns
+    from app.store.copying import Raw
+
+    out = {}
+    chunks = [latent_columns(harvester, subject), *example_columns(harvester, corpus.lengths())]
+    for number, chunk in enumerate(chunks):
+        for name, column in chunk.items():
+            values = column.data if isinstance(column, Raw) else column.values
+            rounded = [float(f"{v:.6g}") for v in values.tolist()] if values.dtype.kind == "f" else values.tolist()
+            out[number, name] = repr(rounded)
+    metrics = {name: float(f"{v:.6g}") for name, v in harvester.reconstruction.result().items()}
+    return out, facts(harvester), metrics
+
+
+@pytest.mark.parametrize("what", ["kill", "stop"])
+def test_two_workers_end_with_what_one_machine_does(tiny_folder, tmp_path, what):
+    """Shards, a worker killed with -9 at its shard, and a stop with a checkpoint that is carried on from."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tiny_folder), str(tmp_path / "checkpoint.pt"), what],
+        capture_output=True, text=True, timeout=300, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = done.stdout.splitlines()
+    waves, killed = int(lines[-1].split()[1]), int(lines[-1].split()[3])
+    assert lines[-1].endswith("True")
+    assert waves >= 2
+    assert killed == (what == "kill")
+    if what == "stop":
+        assert int(lines[1].split()[-1]) > int(lines[0].split()[-1])
+
+
+def test_no_cluster_at_an_address_is_one_sentence(tiny, sequences):
+    from app.errors import BadRequest
+    from app.harvest.cluster import cluster
+    from app.harvest.parameters import Parameters
+
+    with pytest.raises(BadRequest, match=r"no Ray cluster at '127\.0\.0\.1:1'"):
+        cluster("127.0.0.1:1")(tiny, [random_sae()], sequences, Parameters(), context=64)
