@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.harvest.coactivation import ExactPairs, SampledPairs, coactivation, pairs
+from app.harvest.coactivation import ExactPairs, SampledPairs, coactivation, rectangles
 from app.harvest.documents import Documents
 from app.harvest.places import Places
 from app.harvest.samples import priority_of
@@ -191,10 +191,11 @@ def test_positions_are_sampled_uniformly():
     assert chi < degrees + 4 * math.sqrt(2 * degrees)
 
 
-def test_pairs_of_a_position():
-    acts = Acts(torch.tensor([0, 0, 0, 2, 2]), torch.tensor([1, 4, 7, 0, 7]), torch.ones(5), 4)
-    first, second = pairs(acts)
-    assert list(zip(first.tolist(), second.tolist(), strict=True)) == [(1, 4), (1, 7), (4, 7), (0, 7)]
+def test_rectangles_hold_every_position_with_two_or_more():
+    acts = Acts(torch.tensor([0, 0, 0, 2, 2, 3, 5, 5]), torch.tensor([1, 4, 7, 0, 7, 2, 1, 2]), torch.ones(8), 6)
+    found = [part.tolist() for part in rectangles(acts, 9, rows=2)]
+    assert found == [[[0, 7], [1, 2]], [[1, 4, 7]]]
+    assert [part.tolist() for part in rectangles(acts, 9)] == [[[0, 7, 9], [1, 2, 9], [1, 4, 7]]]
 
 
 def test_co_activation_is_exact_where_that_is_cheap():

@@ -1,5 +1,6 @@
 """Which latents fire together: exact joint counts for small SAEs, a uniform sample of positions for large ones."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -48,16 +49,19 @@ def coactivation(n_latents: int, l0: float, seed: int, device: torch.device | st
     return SampledPairs(n_latents, most, seed, device)
 
 
-def pairs(acts: Acts) -> tuple[Tensor, Tensor]:
-    """Every two latents that are active at one position, the lower one first: ([pairs], [pairs]) int64."""
-    begins = acts.offsets()
-    ends = torch.cat([begins[1:], torch.tensor([len(acts.latent)], device=begins.device)])
-    entry = torch.arange(len(acts.latent), device=begins.device)
-    after = ends[acts.position] - entry - 1
-    first = torch.repeat_interleave(entry, after)
-    skipped = after.cumsum(0) - after
-    second = first + 1 + torch.arange(len(first), device=begins.device) - torch.repeat_interleave(skipped, after)
-    return acts.latent[first], acts.latent[second]
+def rectangles(acts: Acts, fill: int, rows: int = 256) -> Iterator[Tensor]:
+    """The latents active at each position, ``rows`` positions with about as many at a time: [positions, most] int32,
+    ascending in a row and filled up with ``fill``. Each position with two or more is in one of them."""
+    counts = torch.bincount(acts.position, minlength=acts.n_positions)
+    begins = counts.cumsum(0) - counts
+    counts, order = counts.sort()
+    latent = torch.cat([acts.latent.int(), torch.tensor([fill], dtype=torch.int32, device=acts.latent.device)])
+    first = int((counts < 2).sum())
+    for start in range(first, len(counts), rows):
+        some = counts[start : start + rows, None]
+        column = torch.arange(int(some[-1]), device=some.device)
+        at = torch.where(column < some, begins[order[start : start + rows], None] + column, len(latent) - 1)
+        yield latent[at]
 
 
 def phi(together: Tensor, one: Tensor, other: Tensor, positions: int) -> Tensor:
@@ -68,7 +72,8 @@ def phi(together: Tensor, one: Tensor, other: Tensor, positions: int) -> Tensor:
 
 
 class ExactPairs:
-    """together [n (n - 1) / 2] int32, the upper triangle row by row; fired [n] int64."""
+    """together [n (n + 1) / 2] int32, the upper triangle row by row, with a column for a latent n that there is not
+    (what rectangles are filled up with); fired [n] int64."""
 
     exact = True
 
@@ -76,9 +81,9 @@ class ExactPairs:
         self.n = n_latents
         self._positions = 0
         self.fired = torch.zeros(n_latents, dtype=torch.int64, device=device)
-        self.together = torch.zeros(n_latents * (n_latents - 1) // 2, dtype=torch.int32, device=device)
-        row = torch.arange(n_latents, device=device)
-        self._base = row * n_latents - row * (row + 1) // 2 - row - 1  # (i, j) lies at base[i] + j
+        self.together = torch.zeros(n_latents * (n_latents + 1) // 2, dtype=torch.int32, device=device)
+        row = torch.arange(n_latents + 1, device=device)
+        self._base = (row * (n_latents + 1) - row * (row + 1) // 2 - row - 1).int()  # (i, j) lies at base[i] + j
 
     @property
     def positions(self) -> int:
@@ -88,9 +93,11 @@ class ExactPairs:
         acts = batch.acts
         self._positions += acts.n_positions
         self.fired += torch.bincount(acts.latent, minlength=self.n)
-        first, second = pairs(acts)
-        one = torch.ones(1, dtype=torch.int32, device=first.device).expand(len(first))
-        self.together.index_add_(0, self._base[first] + second, one)
+        one = torch.ones(1, dtype=torch.int32, device=self.fired.device)
+        for latent in rectangles(acts, self.n):
+            low, high = torch.triu_indices(latent.shape[1], latent.shape[1], 1, device=latent.device)
+            cell = (self._base[latent.long()][:, low] + latent[:, high]).view(-1)
+            self.together.index_add_(0, cell, one.expand(len(cell)))
 
     def merge(self, other: "ExactPairs") -> None:
         self._positions += other._positions
