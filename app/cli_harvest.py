@@ -57,7 +57,7 @@ def harvest(
     command = {
         "sae": [str(Path(one).absolute()) if Path(one).exists() else one for one in sae],
         "model": str(model.absolute()),
-        "corpus": corpus,
+        "corpus": _absolute(corpus),
         "tokens": tokens,
         "context": context,
         "pack": pack,
@@ -79,6 +79,12 @@ def harvest(
         engine.dispose()
     for job, revision in zip(jobs, revisions, strict=True):
         typer.echo(f"{job.slug}@{revision} is ready; 'saescope serve' shows it.")
+
+
+def _absolute(corpus: str) -> str:
+    """The corpus's spec with the whole path, for a process that runs elsewhere."""
+    kind, _, where = corpus.partition(":")
+    return f"{kind}:{Path(where).expanduser().absolute()}" if kind in ("text", "jsonl", "parquet") else corpus
 
 
 def _jobs(

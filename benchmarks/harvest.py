@@ -3,6 +3,7 @@
     scripts/bench-harvest --home DIR                       the demo's SAE over 131,072 tokens
     scripts/bench-harvest --home DIR --tokens 50k,100k     how cost grows with the text
     scripts/bench-harvest --home DIR --latents 4k,16k      random SAEs of as many latents, TopK, k = 32
+    scripts/bench-harvest --synthetic --latents 128k       the accumulators' memory when their tables are full
     scripts/bench-harvest --home DIR --copy                what writing to Postgres takes
 
 Bare is the forward to the hook, and the encoder with its top-k; the harvest is the same with every accumulator. Both
@@ -27,12 +28,14 @@ import torch
 from app.corpus.sequences import Held, cut
 from app.corpus.sources import documents
 from app.demo.run import CONTEXT, CORPUS, SAE_FOLDER, SUBJECT, prepare_subject
-from app.harvest.batches import counted, groups, pad
+from app.harvest.batches import Padded, assemble, counted, groups, pad
+from app.harvest.harvester import Harvester
 from app.harvest.job import read_sae
 from app.harvest.latents import latent_columns
 from app.harvest.parameters import Parameters
 from app.harvest.run import Watch, harvest
 from app.harvest.stages import Stages
+from app.sae.acts import Acts
 from app.sae.base import SAE, SAEConfig
 from app.sae.topk import TopK
 from app.settings import Settings, load_settings
@@ -88,11 +91,12 @@ def case(settings: Settings, tokens: int, latents: int, top: int, per_interval: 
             acts = read_activations(subject.model, padded.token_ids, [hook], padded.attention)[hook]
             sae.encode(acts[counted(padded, special)])
 
-    bare()
+    if repeats:
+        bare()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     bares, harvests, shares = [], [], []
-    for _ in range(repeats):
-        bares.append(seconds(bare, settle))
+    for _ in range(max(1, repeats)):
+        bares.append(seconds(bare, settle) if repeats else float("nan"))
         stages = Stages(settle)
         start = time.perf_counter()
         done = harvest(subject, [sae], text, parameters, context=CONTEXT, watch=Watch(stages=stages))
@@ -115,6 +119,42 @@ def case(settings: Settings, tokens: int, latents: int, top: int, per_interval: 
         "dtype": str(subject.dtype).removeprefix("torch."),
         "shares": {name: round(statistics.median(s.get(name, 0) for s in shares), 4) for name in shares[0]},
     } | ({"peak_gpu_gb": round(torch.cuda.max_memory_allocated() / 2**30, 2)} if cuda else {})
+
+
+def synthetic(tokens: int, latents: int, top: int, per_interval: int) -> dict[str, Any]:
+    """Peak memory of one SAE's accumulators over random activations of 32 latents a position, half-normal in size;
+    no subject, no SAE: the memory is theirs alone."""
+    g = torch.Generator().manual_seed(0)
+    tiny = random_sae(latents, 8, "none:out")
+    parameters = replace(Parameters(), top=top, per_interval=per_interval, reconstruct_every=1 << 40)
+    harvester = Harvester(tiny, parameters, vocabulary=49_152, longest=CONTEXT, l0=32.0)
+    base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    rows, first = 64, 1  # sequence 0 would be reconstructed
+    start = time.perf_counter()
+    for _ in range(0, tokens, rows * CONTEXT):
+        ids = torch.randint(3, 49_152, (rows, CONTEXT), generator=g)
+        padded = Padded(ids, torch.ones_like(ids), torch.full((rows,), CONTEXT), torch.full_like(ids, first // 1000))
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        latent = torch.randint(latents, (ids.numel(), 40), generator=g).sort(1).values
+        new = torch.ones_like(latent, dtype=torch.bool)
+        new[:, 1:] = latent[:, 1:] != latent[:, :-1]
+        position, column = new.nonzero(as_tuple=True)
+        value = torch.randn(len(position), generator=g).abs() + 1e-3
+        acts = Acts(position, latent[position, column], value, ids.numel())
+        harvester.update(assemble(acts, first, padded, mask), torch.zeros(ids.numel(), 8))
+        first += rows
+    spent = time.perf_counter() - start
+    held = sum(int((t.window >= 0).sum()) for t in (harvester.top[1], harvester.samples[1]))
+    return {
+        "tokens": tokens,
+        "latents": latents,
+        "top": top,
+        "per_interval": per_interval,
+        "windows_each": round(held / latents, 1),
+        "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
+        "before_gb": round(base / 2**20, 2),
+        "accumulate_tok_s": round(tokens / spent),
+    }
 
 
 def copying(settings: Settings, latents: int) -> dict[str, Any]:
@@ -160,8 +200,9 @@ def main() -> None:
     parser.add_argument("--latents", default="0", help="0 is the demo's SAE")
     parser.add_argument("--top", type=int, default=Parameters().top)
     parser.add_argument("--per-interval", type=int, default=Parameters().per_interval)
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="0: the harvest once, without the bare pass")
     parser.add_argument("--copy", action="store_true")
+    parser.add_argument("--synthetic", action="store_true", help="random activations instead of a subject's")
     parser.add_argument("--json", action="store_true", help="one line a case (the default is indented)")
     given = parser.parse_args()
     settings = load_settings(home=given.home)
@@ -172,7 +213,9 @@ def main() -> None:
             subprocess.run(line, check=True)
         return
     tokens, latents = (number(text) for text in cases[0])
-    if given.copy:
+    if given.synthetic:
+        found = synthetic(tokens, latents, given.top, given.per_interval)
+    elif given.copy:
         found = copying(settings, latents)
     else:
         found = case(settings, tokens, latents, given.top, given.per_interval, given.repeats)

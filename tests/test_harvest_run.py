@@ -6,6 +6,7 @@ import torch
 from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
 from app.demo.run import CONTEXT, SAE_FOLDER, SUBJECT
+from app.errors import OutOfMemory
 from app.harvest.job import read_sae
 from app.harvest.parameters import Parameters
 from app.harvest.run import Watch, harvest
@@ -13,6 +14,7 @@ from app.store.embedded import closed_parent, start_embedded
 from app.subject.load import load_subject
 from app.train.run import Recipe, train
 from tests.conftest import public_folder, random_sae
+from tests.families import make
 
 
 def run(subject, corpus, parameters, checkpoint=None, progress=lambda p: None, saes=None, **options):
@@ -87,6 +89,76 @@ def test_a_killed_harvest_carries_on_to_the_same_end(tiny, sequences, tmp_path):
     for name in ("magnitude", "sequence", "place"):
         assert torch.equal(getattr(again.top[1], name), getattr(whole.top[1], name))
         assert torch.equal(getattr(again.samples[1], name), getattr(whole.samples[1], name))
+
+
+def test_a_corpus_that_changed_or_shrank_starts_over_and_says_so(tiny, sequences, tmp_path):
+    parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=128)
+    file = tmp_path / "checkpoint.pt"
+    run(tiny, sequences, parameters, file, checkpoint_seconds=0)
+    for other in (Held(sequences[:2]), Held([sequences[1], *sequences[1:]])):
+        kept = file.read_bytes()
+        notes, first = [], []
+        watch = Watch(progress=lambda p, first=first: first.append(p.resumed), note=notes.append)
+        done = run(tiny, other, parameters, file, watch=watch).harvesters[0]
+        assert first[0] == 0
+        assert notes == [
+            "The corpus is not what it was at the checkpoint, which was set aside; the harvest starts over."
+        ]
+        assert torch.equal(done.stats.count, run(tiny, other, parameters).harvesters[0].stats.count)
+        file.write_bytes(kept)
+
+
+@pytest.fixture
+def forwards(tiny):
+    """Rows of every forward pass of the subject, as they happen."""
+    seen = []
+    handle = tiny.model.register_forward_pre_hook(
+        lambda module, args, kwargs: seen.append(len(kwargs["input_ids"])), with_kwargs=True
+    )
+    yield seen
+    handle.remove()
+
+
+def test_several_saes_share_each_forward_and_end_as_alone(tiny, sequences, forwards):
+    parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=512)
+    saes = [random_sae(), random_sae(hook="model.layers.1:in", seed=1), make("abstopk"), make("crosscoder")]
+    alone = [run(tiny, sequences, parameters, saes=[sae]).harvesters[0] for sae in saes]
+    once = len(forwards) // len(saes)
+    forwards.clear()
+    together = run(tiny, sequences, parameters, saes=saes).harvesters
+    assert len(forwards) == once
+    for a, b in zip(alone, together, strict=True):
+        assert torch.equal(a.stats.histogram, b.stats.histogram)
+        assert a.reconstruction.result() == b.reconstruction.result()
+        for sign in a.signs:
+            assert torch.equal(a.top[sign].sequence, b.top[sign].sequence)
+
+
+def test_a_batch_too_large_for_memory_is_halved_once(tiny, sequences, tmp_path):
+    parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=512)
+    whole = run(tiny, sequences, parameters)
+    assert not whole.halved
+    most = 4
+
+    def short_of_memory(module, args, kwargs):
+        if len(kwargs["input_ids"]) > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    handle = tiny.model.register_forward_pre_hook(short_of_memory, with_kwargs=True)
+    try:
+        halves = run(tiny, sequences, parameters)
+        assert halves.halved
+        a, b = whole.harvesters[0], halves.harvesters[0]
+        assert torch.equal(a.stats.count, b.stats.count)
+        assert torch.equal(a.top[1].sequence, b.top[1].sequence)
+        assert a.reconstruction.positions == b.reconstruction.positions
+        most = 1
+        file = tmp_path / "checkpoint.pt"
+        with pytest.raises(OutOfMemory, match="SAESCOPE_BATCH_TOKENS"):
+            run(tiny, sequences, parameters, file)
+        assert not file.exists()
+    finally:
+        handle.remove()
 
 
 def test_the_bundled_sae_explains_the_real_subject(real_folder):

@@ -131,7 +131,8 @@ def _packed(
             del held[:body]
             last = [entry for entry in starts if entry[0] < body][-1]
             later = [(place - body, number_, name) for place, number_, name in starts if place >= body]
-            starts = [*([] if later and later[0][0] == 0 else [(0, last[1], last[2])]), *later]
+            carried = [(0, last[1], last[2])] if held and not (later and later[0][0] == 0) else []
+            starts = [*carried, *later]
     if held:
         yield _first(held, starts)
 

@@ -85,8 +85,10 @@ class Reader:
     def l0(self, corpus: Numbered) -> list[float]:
         """Active latents a position for each SAE, on the first sequences."""
         _, rows = next(groups(corpus, PILOT))
-        reads = self._read(0, rows)
-        return [len(read.batch.acts.value) / max(1, read.batch.acts.n_positions) for read in reads]
+        parts = self.read(0, rows)
+        entries = [sum(len(part[i].batch.acts.value) for part in parts) for i in range(len(self.saes))]
+        positions = sum(part[0].batch.acts.n_positions for part in parts)
+        return [count / max(1, positions) for count in entries]
 
     def harvesters(self, parameters: Parameters, longest: int, l0: list[float]) -> list[Harvester]:
         """Empty accumulators, one set for each SAE."""

@@ -1,0 +1,97 @@
+"""A new harvest takes the place of an old one under the eyes of readers."""
+
+import threading
+from dataclasses import replace
+
+import pytest
+from fastapi.testclient import TestClient
+from sqlalchemy import text
+
+from app.harvest.job import Job, run_job
+from app.main import create_app
+from app.store.engine import database_url, sync_engine
+from app.store.migrate import migrate
+from app.store.replace import drop_older, sweep
+from tests.conftest import database_beside
+
+
+@pytest.fixture(scope="module")
+def own(settings):
+    return database_beside(settings, "replacing")
+
+
+@pytest.fixture
+def database(own):
+    engine = sync_engine(database_url(own))
+    migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+def partitions(engine):
+    query = "SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON oid = inhparent WHERE relkind = 'p'"
+    with engine.connect() as connection:
+        names = connection.execute(text(query)).scalars().all()
+        return sorted(name for name in names if name.startswith(("latent_", "example_")))
+
+
+def test_readers_see_one_revision_or_the_other_and_never_neither(database, own, harvested, tiny, sequences):
+    _, parameters, folder = harvested
+    slug = "replaced"
+    jobs = [Job(slug, folder, "test text", 64, replace(parameters, seed=seed)) for seed in range(4)]
+    first = run_job(jobs[0], tiny, sequences, database, own.home)
+    faults, revisions, done = [], set(), threading.Event()
+    with TestClient(create_app(own)) as client:
+
+        def read():
+            while not done.is_set():
+                for path in (f"/saes/{slug}/features/7.json", f"/saes/{slug}.json", f"/saes/{slug}/features.json"):
+                    answer = client.get(path)
+                    if answer.status_code != 200:
+                        faults.append((path, answer.text))
+                    elif "revision" in answer.json():
+                        revisions.add(answer.json()["revision"])
+                        if "examples" in answer.json() and not answer.json()["examples"]:
+                            faults.append((path, "no examples"))
+
+        reader = threading.Thread(target=read)
+        reader.start()
+        made = [run_job(job, tiny, sequences, database, own.home, replace_older=True) for job in jobs[1:]]
+        done.set()
+        reader.join()
+        assert faults == []
+        assert len(revisions) >= 2
+        assert revisions <= {first, *made}
+        assert client.get(f"/saes/{slug}@{first}").status_code == 404
+        assert client.get(f"/saes/{slug}@{made[-1]}").status_code == 200
+    assert len(partitions(database)) == 2
+
+
+def test_a_page_that_was_being_read_is_waited_for(database, own, harvested, tiny, sequences):
+    """The old rows stay as long as a transaction that began before the change is open."""
+    _, parameters, folder = harvested
+    old = run_job(Job("waited", folder, "test text", 64, parameters), tiny, sequences, database, own.home)
+    with database.connect() as reader:
+        number = reader.execute(text("SELECT id FROM sae WHERE revision = :r"), {"r": old}).scalar_one()
+        new = run_job(
+            Job("waited", folder, "test text", 64, replace(parameters, seed=9)), tiny, sequences, database, own.home
+        )
+        dropping = threading.Thread(target=drop_older, args=(database, "waited", new))
+        dropping.start()
+        dropping.join(1.0)
+        assert dropping.is_alive()
+        query = text("SELECT count(*) FROM latent WHERE sae_id = :id")
+        assert reader.execute(query, {"id": number}).scalar_one() == 40
+    dropping.join(30)
+    assert not dropping.is_alive()
+    assert f"latent_{number}" not in partitions(database)
+
+
+def test_what_a_killed_replacement_left_is_swept(database, own, harvested, tiny, sequences):
+    _, parameters, folder = harvested
+    run_job(Job("swept", folder, "test text", 64, parameters), tiny, sequences, database, own.home)
+    before = partitions(database)
+    with database.begin() as connection:  # as far as drop_older had come
+        connection.execute(text("DELETE FROM sae WHERE slug = 'swept'"))
+    sweep(database)
+    assert len(partitions(database)) == len(before) - 2
