@@ -130,7 +130,7 @@ def synthetic(tokens: int, latents: int, top: int, per_interval: int) -> dict[st
     harvester = Harvester(tiny, parameters, vocabulary=49_152, longest=CONTEXT, l0=32.0)
     base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     rows, first = 64, 1  # sequence 0 would be reconstructed
-    start = time.perf_counter()
+    stages = Stages()
     for _ in range(0, tokens, rows * CONTEXT):
         ids = torch.randint(3, 49_152, (rows, CONTEXT), generator=g)
         padded = Padded(ids, torch.ones_like(ids), torch.full((rows,), CONTEXT), torch.full_like(ids, first // 1000))
@@ -141,9 +141,8 @@ def synthetic(tokens: int, latents: int, top: int, per_interval: int) -> dict[st
         position, column = new.nonzero(as_tuple=True)
         value = torch.randn(len(position), generator=g).abs() + 1e-3
         acts = Acts(position, latent[position, column], value, ids.numel())
-        harvester.update(assemble(acts, first, padded, mask), torch.zeros(ids.numel(), 8))
+        harvester.update(assemble(acts, first, padded, mask), torch.zeros(ids.numel(), 8), stages=stages)
         first += rows
-    spent = time.perf_counter() - start
     held = sum(int((t.window >= 0).sum()) for t in (harvester.top[1], harvester.samples[1]))
     return {
         "tokens": tokens,
@@ -153,7 +152,8 @@ def synthetic(tokens: int, latents: int, top: int, per_interval: int) -> dict[st
         "windows_each": round(held / latents, 1),
         "peak_gb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20, 2),
         "before_gb": round(base / 2**20, 2),
-        "accumulate_tok_s": round(tokens / spent),
+        "accumulate_tok_s": round(tokens / sum(stages.seconds.values())),
+        "stages": {name: round(spent, 2) for name, spent in stages.seconds.items()},
     }
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from app.corpus.sequences import Numbered, Sequence
 from app.sae.acts import Acts
 
+BASE = 0x9E3779B97F4A7C15  # odd, so that it has an inverse modulo 2^64
+
 
 class Entries(NamedTuple):
     """The active entries by (latent, sequence), then place: cell [nnz] int64 = latent * sequences + sequence,
@@ -47,9 +49,27 @@ class Batch:
         return Entries(cell, self.place[self.acts.position[order]], self.acts.value[order])
 
     @cached_property
+    def id_sums(self) -> Tensor:
+        """[sequences, length + 1] int64: sums of mixed ids times BASE^place over the places before, modulo 2^64."""
+        z = self.token_ids * -7046029254386353131 + 1442695040888963407  # splitmix64's mixing
+        z = (z ^ (z >> 30)) * -4658895280553007687
+        z = (z ^ (z >> 27)) * -7723592293110705685
+        sums = ((z ^ (z >> 31)) * powers(BASE, z.shape[1], z.device)).cumsum(1)
+        return torch.nn.functional.pad(sums, (1, 0))
+
+    @cached_property
     def tokens(self) -> Tensor:
         """[counted] int64: the token id at each counted position."""
         return self.token_ids[self.sequence, self.place]
+
+
+def powers(base: int, count: int, device: torch.device) -> Tensor:
+    """[count] int64: base^0, base^1, ... modulo 2^64."""
+    out, value = [], 1
+    for _ in range(count):
+        out.append(value - (1 << 64) if value >= 1 << 63 else value)
+        value = value * base % (1 << 64)
+    return torch.tensor(out, device=device)
 
 
 class Padded(NamedTuple):

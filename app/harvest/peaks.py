@@ -5,8 +5,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from app.harvest.batches import Batch
+from app.harvest.batches import BASE, Batch, powers
 from app.harvest.grouping import ranges
+
+_INVERSE = pow(BASE, -1, 1 << 64)
 
 
 class Peaks(NamedTuple):
@@ -62,11 +64,14 @@ def window_start(place: Tensor, length: Tensor, width: int) -> Tensor:
 def text_keys(batch: Batch, peaks: Peaks, width: int) -> Tensor:
     """[peaks] int64: a hash of the token ids in each window; equal texts have equal keys.
 
-    A sum of ids times fixed random odd 64-bit numbers, one a place, wrapping; positions past the end add 0.
+    A polynomial over mixed ids modulo 2^64 (Karp and Rabin 1987), taken for any window from the sums up to its ends.
     """
-    ids = _window_ids(batch, peaks, width)
-    weights = _hash_weights(width).to(ids.device)
-    return ((ids + 1) * weights).sum(1)
+    length = batch.lengths[peaks.row]
+    start = window_start(peaks.place, length, width)
+    end = torch.minimum(start + width, length)
+    sums = batch.id_sums
+    inverse = powers(_INVERSE, sums.shape[1], sums.device)
+    return (sums[peaks.row, end] - sums[peaks.row, start]) * inverse[start] + end - start
 
 
 def capture(batch: Batch, peaks: Peaks, width: int) -> Tensor:
@@ -89,16 +94,3 @@ def capture(batch: Batch, peaks: Peaks, width: int) -> Tensor:
     windows = torch.zeros(len(cell), width, dtype=torch.float16, device=cell.device)
     windows[peak[inside], offset[inside]] = (value / own[peak])[inside].half()
     return windows
-
-
-def _window_ids(batch: Batch, peaks: Peaks, width: int) -> Tensor:
-    start = window_start(peaks.place, batch.lengths[peaks.row], width)
-    places = start[:, None] + torch.arange(width, device=start.device)
-    inside = places < batch.lengths[peaks.row][:, None]
-    ids = batch.token_ids[peaks.row[:, None], places.clamp_max(batch.token_ids.shape[1] - 1)]
-    return torch.where(inside, ids, -1)
-
-
-def _hash_weights(width: int) -> Tensor:
-    generator = torch.Generator().manual_seed(20240607)
-    return torch.randint(-(2**62), 2**62, (width,), generator=generator) * 2 + 1

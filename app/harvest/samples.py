@@ -87,24 +87,27 @@ class IntervalSamples:
 
     def update(self, batch: Batch, peaks: Peaks) -> None:
         priority = priority_of(peaks.sequence, peaks.latent, self.seed)
-        admitted = self._admitted(peaks.latent, priority, peaks.magnitude)
-        peaks, priority = peaks.take(admitted), priority[admitted]
+        row = self._rows(peaks.latent, peaks.magnitude)
+        admitted = priority < self.priority.view(-1, self.k)[row, -1]
+        peaks, priority, row = peaks.take(admitted), priority[admitted], row[admitted]
         # A window is captured only for what gets in; until then a candidate is known by -2 - its number.
         unseen = -2 - torch.arange(len(priority), device=priority.device)
-        affected = self._insert(peaks.latent, [priority, peaks.magnitude, peaks.sequence, peaks.place, unseen])
-        windows = self.window[affected]
+        affected = self._insert(row, [priority, peaks.magnitude, peaks.sequence, peaks.place, unseen])
+        table = self.window.view(-1, self.k)
+        windows = table[affected]
         entered = windows < -1
         taken = capture(batch, peaks.take(-2 - windows[entered].long()), self.pool.width)
         windows[entered] = self.pool.add(taken).int()
-        self.window[affected] = windows
+        table[affected] = windows
 
     def merge(self, other: "IntervalSamples") -> None:
         latent, slot = (other.sequence >= 0).nonzero(as_tuple=True)
         columns = [getattr(other, name)[latent, slot] for name in _COLUMNS]
-        admitted = self._admitted(latent, columns[0], columns[1])
-        latent, columns = latent[admitted], [column[admitted] for column in columns]
+        row = self._rows(latent, columns[1])
+        admitted = columns[0] < self.priority.view(-1, self.k)[row, -1]
+        row, columns = row[admitted], [column[admitted] for column in columns]
         columns[-1] = self.pool.add(other.pool.rows(columns[-1]))
-        self._insert(latent, columns)
+        self._insert(row, columns)
 
     def draw(self, maximum: Tensor, k: int, chunk: int = 1 << 14) -> Drawn:
         """Up to ``k`` contexts of every tenth of (0, maximum[latent]], uniformly among the tenth's contexts."""
@@ -138,33 +141,19 @@ class IntervalSamples:
         overlaps = (low[:, None] <= ((tenth + 1) * edge)[:, :, None]) & (high[:, None] > (tenth * edge)[:, :, None])
         return torch.where(overlaps, full[:, None], _NEVER).amin(2)
 
-    def _admitted(self, latent: Tensor, priority: Tensor, magnitude: Tensor) -> Tensor:
-        """[entries] bool: what may have a place in its bin, once the bins have followed a larger maximum. A latent
-        whose maximum grows has an entry (that one) that is admitted, so _insert puts its bins in order."""
+    def _rows(self, latent: Tensor, magnitude: Tensor) -> Tensor:
+        """[entries]: latent * GROUPS + the entry's bin, once the bins have followed a larger maximum."""
         own = bin_of(magnitude)
         before = self.highest
         self.highest = before.clone().scatter_reduce_(0, latent, own, "amax")
-        moved = (self.highest > before)[latent]
-        group = (self.highest[latent] - own).clamp(0, GROUPS - 1)
-        return moved | (priority < self.priority[latent, group * self.k + self.k - 1])
+        self._follow(((self.highest > before) & (before > _NONE)).nonzero(as_tuple=True)[0])
+        return latent * GROUPS + (self.highest[latent] - own).clamp(0, GROUPS - 1)
 
-    def _insert(self, latent: Tensor, columns: list[Tensor]) -> Tensor:
-        """latent: [entries] sorted; columns as in _COLUMNS. Returns the latents that got something: [m]."""
-        if not len(latent):
-            return latent
-        affected: Tensor
-        affected, inverse = torch.unique_consecutive(latent, return_inverse=True)
-        slot = GROUPS * self.k + occurrence(inverse)
-        width = int(slot.max()) + 1
-        table = [
-            spread(getattr(self, name)[affected], inverse, slot, column, width, fill)
-            for name, column, fill in zip(_COLUMNS, columns, _EMPTY, strict=True)
-        ]
-        self._settle(affected, table)
-        return affected
-
-    def _settle(self, latents: Tensor, table: list[Tensor]) -> None:
-        """Put the rows of ``table`` [latents, m] into their bins' slots, the lowest priorities first."""
+    def _follow(self, latents: Tensor) -> None:
+        """Move what is held of ``latents`` to the bins below their new maxima."""
+        if not len(latents):
+            return
+        table = [getattr(self, name)[latents] for name in _COLUMNS]
         priority, magnitude, sequence = table[0], table[1], table[2]
         group = (self.highest[latents][:, None] - bin_of(magnitude.clamp_min(1e-38))).clamp(0, GROUPS - 1)
         key = torch.where(sequence >= 0, (group << PRIORITY_BITS) | priority, GROUPS << PRIORITY_BITS)
@@ -177,9 +166,29 @@ class IntervalSamples:
         row, column = ((rank < self.k) & (group < GROUPS)).nonzero(as_tuple=True)
         slot = group[row, column] * self.k + rank[row, column]
         for name, values, fill in zip(_COLUMNS, table, _EMPTY, strict=True):
-            settled = torch.full((len(latents), GROUPS * self.k), fill, dtype=values.dtype, device=values.device)
+            settled = torch.full_like(values, fill)
             settled[row, slot] = values.gather(1, order)[row, column]
             getattr(self, name)[latents] = settled
+
+    def _insert(self, row: Tensor, columns: list[Tensor]) -> Tensor:
+        """row: [entries], of the tables seen as one bin a row; columns as in _COLUMNS. Each bin keeps its lowest
+        priorities. Returns the rows that got something: [m]."""
+        if not len(row):
+            return row
+        row, order = row.sort(stable=True)
+        affected: Tensor
+        affected, inverse = torch.unique_consecutive(row, return_inverse=True)
+        slot = self.k + occurrence(inverse)
+        width = int(slot.max()) + 1
+        tables = [getattr(self, name).view(-1, self.k) for name in _COLUMNS]
+        filled = [
+            spread(table[affected], inverse, slot, column[order], width, fill)
+            for table, column, fill in zip(tables, columns, _EMPTY, strict=True)
+        ]
+        best = filled[0].argsort(dim=1, stable=True)[:, : self.k]
+        for table, values in zip(tables, filled, strict=True):
+            table[affected] = values.gather(1, best)
+        return affected
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in (*_COLUMNS, "highest")}

@@ -72,20 +72,30 @@ class TopContexts:
             spread(getattr(self, name)[affected], inverse, slot, column, width, fill)
             for name, column, fill in zip(_COLUMNS, columns, _EMPTY, strict=True)
         ]
+        twice = _twice(affected, inverse, columns[3], self.key)
+        for some, repeats in ((~twice, False), (twice, True)):
+            best = self._best([column[some] for column in table], later, repeats)
+            for name, column in zip(_COLUMNS, best, strict=True):
+                getattr(self, name)[affected[some]] = column
+        return affected
+
+    def _best(self, table: list[Tensor], later: bool, repeats: bool) -> list[Tensor]:
+        """table: columns [rows, m] -> [rows, k], the strongest; ``repeats``: a text may be in a row more than once."""
         magnitude, sequence, key = table[0], table[1], table[3]
         if later:  # then columns are in order of sequence already
             order = magnitude.argsort(dim=1, descending=True, stable=True)
         else:
             by_sequence = sequence.argsort(dim=1, stable=True)
             order = by_sequence.gather(1, magnitude.gather(1, by_sequence).argsort(dim=1, descending=True, stable=True))
+        if not repeats:
+            return [column.gather(1, order[:, : self.k]) for column in table]
         repeated = _repeats(key.gather(1, order))
         order = order.gather(1, repeated.byte().argsort(dim=1, stable=True))[:, : self.k]
         spare = repeated.byte().sort(dim=1, stable=True).values[:, : self.k].bool()
-        for name, column, fill in zip(_COLUMNS, table, _EMPTY, strict=True):
-            best = column.gather(1, order)
-            best[spare | (magnitude.gather(1, order) == 0)] = fill
-            getattr(self, name)[affected] = best
-        return affected
+        best = [column.gather(1, order) for column in table]
+        for column, fill in zip(best, _EMPTY, strict=True):
+            column[spare | (magnitude.gather(1, order) == 0)] = fill
+        return best
 
     def state_dict(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _COLUMNS}
@@ -93,6 +103,20 @@ class TopContexts:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         for name in _COLUMNS:
             setattr(self, name, state[name])
+
+
+def _twice(affected: Tensor, row: Tensor, key: Tensor, held: Tensor) -> Tensor:
+    """[len(affected)] bool: whether a text comes more than once among a latent's new entries and what is ``held``.
+
+    row: [entries], the place in ``affected`` of each entry's latent; key: [entries]; held: [n, k].
+    """
+    twice = torch.zeros(len(affected), dtype=torch.bool, device=key.device)
+    twice[row[(held[affected[row]] == key[:, None]).any(1)]] = True
+    by_key = key.argsort(stable=True)
+    by_key = by_key[row[by_key].argsort(stable=True)]
+    again = (key[by_key][1:] == key[by_key][:-1]) & (row[by_key][1:] == row[by_key][:-1])
+    twice[row[by_key[1:][again]]] = True
+    return twice
 
 
 def _repeats(key: Tensor) -> Tensor:
