@@ -73,7 +73,7 @@ def harvest(
     migrate(engine)
     log = RunLog.start(engine, [job.slug for job in jobs], command, run)
     try:
-        with _logged(log) as ended:
+        with logged(log) as ended:
             revisions = ended.revisions = _run(jobs, text, model, settings, engine, log, replace, ray)
     finally:
         engine.dispose()
@@ -160,16 +160,18 @@ def _run(
 
 
 @dataclass
-class _Ended:
+class Ended:
+    """What a run has made."""
+
     revisions: list[str] = field(default_factory=list)
 
 
 @contextmanager
-def _logged(log: "RunLog") -> "Iterator[_Ended]":
+def logged(log: "RunLog") -> "Iterator[Ended]":
     """Close the run in the way the block ends."""
     from app.errors import SaescopeError
 
-    ended = _Ended()
+    ended = Ended()
     try:
         yield ended
     except SaescopeError as error:

@@ -141,7 +141,7 @@ class TokenStore:
         """Stop the thread and let the files go; they are the caller's to delete."""
         self._stopped = True
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(timeout=10)  # a source that waits for the network may not come back
         self._ids.close()
         self._text.close()
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 
@@ -37,6 +38,18 @@ def prepare_subject(home: Path) -> Path:
 
 def demo_marker(home: Path, tokens: int) -> Path:
     return home / "work" / f"demo-{tokens}-v{Parameters().version}.done"
+
+
+def demo_command(home: Path, tokens: int) -> dict[str, Any]:
+    """The options of ``saescope harvest`` that make the same harvest."""
+    return {
+        "sae": [str(SAE_FOLDER.absolute())],
+        "model": str((home / "models" / SUBJECT).absolute()),
+        "corpus": CORPUS,
+        "tokens": tokens,
+        "context": CONTEXT,
+        "slug": [SLUG],
+    }
 
 
 def harvest_demo(
