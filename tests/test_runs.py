@@ -485,7 +485,7 @@ def test_the_command_line_lists_and_stops_runs(own, engine, monkeypatch, capsys)
 def test_a_real_harvest_is_done_from_the_form_and_seen_on_its_page(own, engine, tiny_folder, tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(CHILD.parents[1]))
     with TestClient(create_app(own)) as client:
-        run = start(client, filled(tiny_folder, tmp_path, context="32"))
+        run = start(client, filled(tiny_folder, tmp_path, context="32", pack="on"))
         for _ in range(120):
             told = client.get(f"/harvests/{run}.json").json()
             if told["state"] in ENDED:
@@ -494,6 +494,7 @@ def test_a_real_harvest_is_done_from_the_form_and_seen_on_its_page(own, engine, 
         assert (told["state"], told["message"]) == ("done", None)
         assert told["tokens"] == told["total"] > 0
         assert client.get(told["saes"][0]["url"]).status_code == 200
+        assert "(packed)" in client.get(told["saes"][0]["url"]).text
         assert told["saes"][0]["fvu"] > 0
         page = client.get("/harvests").text
         assert f'<option value="{tiny_folder.name}" selected>' in page

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -63,6 +63,7 @@ class Batch:
         return self.token_ids[self.sequence, self.place]
 
 
+@lru_cache(maxsize=32)
 def powers(base: int, count: int, device: torch.device) -> Tensor:
     """[count] int64: base^0, base^1, ... modulo 2^64."""
     out, value = [], 1

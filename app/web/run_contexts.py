@@ -86,6 +86,9 @@ class StartForm(BaseModel):
     corpus: str = "pkg:wikipedia-demo"
     tokens: str = ""
     context: str = "128"
+    pack: str = ""  # "on" where ticked, as the next two
+    chat: str = ""
+    replace: str = ""
 
 
 class StartBody(BaseModel):
@@ -98,6 +101,9 @@ class StartBody(BaseModel):
     tokens: int | None = Field(default=None, ge=16)
     context: int = Field(default=128, ge=16)
     slug: str | None = None
+    pack: bool = False
+    chat: bool = False
+    replace: bool = False
 
 
 class HarvestsPage(BaseModel):

@@ -92,6 +92,7 @@ def _checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[str, 
             "tokens": _number("Tokens", form.tokens) if form.tokens else None,
             "context": _number("Context", form.context or "128"),
             "slug": slug,
+            **{name: True for name in ("pack", "chat", "replace") if getattr(form, name)},
         }
     except (OSError, RuntimeError, ValueError) as error:  # a name too long, "~nobody", ...
         told = getattr(error, "strerror", None) or error

@@ -128,7 +128,7 @@ async def resume_harvest(request: Request, run: str) -> Response:
 @router.post("/api/harvests", response_model=RunView)
 async def api_start(request: Request, body: StartBody) -> Response:
     """Start a harvest; it waits in the queue until the worker comes to it."""
-    given = {name: "" if value is None else str(value) for name, value in body.model_dump().items()}
+    given = {name: "" if value is None or value is False else str(value) for name, value in body.model_dump().items()}
     return json_of(await load_run(request, await start(request, StartForm(**given))))
 
 
