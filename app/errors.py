@@ -42,6 +42,11 @@ class PageNotFound(SaescopeError):
     status = 404
 
 
+class UnsupportedFormat(SaescopeError):
+    code = "format_unsupported"
+    status = 501
+
+
 class BadRequest(SaescopeError):
     code = "bad_request"
     status = 422
@@ -120,6 +125,21 @@ class UnknownRun(SaescopeError):
 class RunEnded(SaescopeError):
     code = "run_ended"
     status = 409
+
+
+class DecoderUnavailable(SaescopeError):
+    code = "decoder_unavailable"
+    status = 422
+
+
+class TooLarge(SaescopeError):
+    code = "too_large"
+    status = 422
+
+
+class ServerBusy(SaescopeError):
+    code = "busy"
+    status = 503
 
 
 class CrossSite(SaescopeError):

@@ -5,14 +5,14 @@ import contextlib
 import os
 import platform
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
-from fastapi.staticfiles import StaticFiles
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__, urls
@@ -24,16 +24,25 @@ from app.settings import Settings
 from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
+from app.web.browse import router as browse
+from app.web.compare import router as compare
 from app.web.contexts import ErrorPage
+from app.web.exports import router as exports
 from app.web.features import router as features
+from app.web.freshness import NotModified, not_modified, site_version
 from app.web.guard import Guard
+from app.web.headers import Headers, secure
 from app.web.inspection import router as inspection
+from app.web.patterns import router as patterns
+from app.web.previews import router as previews
 from app.web.rendering import ROOT, render_page
 from app.web.routes import fallback, router
 from app.web.runs import router as runs
 from app.web.state import State, target
+from app.web.static_files import CompressedStaticFiles
 
-_CSP = "default-src 'self'; script-src 'self'; style-src 'self'{plots}; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'"  # noqa: E501
+# Parquet holds compressed columns.
+_AS_IT_IS = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.apache.parquet")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -75,44 +84,29 @@ def create_app(settings: Settings) -> FastAPI:
         openapi_url="/api/openapi.json",
     )  # fmt: skip
     app.add_middleware(Guard, settings=settings, refuse=_refuse)
-    app.middleware("http")(_secure)
+    app.add_middleware(Headers)
+    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=4, exclude_content_types=_AS_IT_IS)
     app.add_middleware(Heads)
+    app.add_exception_handler(NotModified, not_modified)
     app.add_exception_handler(SaescopeError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(SQLAlchemyError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _unexpected)
-    app.mount("/static", StaticFiles(directory=ROOT / "static"), name="static")
-    for routes in (router, features, inspection, runs, fallback):
+    app.mount("/static", CompressedStaticFiles(directory=ROOT / "static"), name="static")
+    for routes in (router, browse, exports, compare, features, previews, inspection, runs, patterns, fallback):
         app.include_router(routes)
     return app
 
 
 async def _warm(state: State) -> None:
+    await asyncio.to_thread(site_version)
     with contextlib.suppress(SaescopeError, SQLAlchemyError):
         async with state.database.connect() as connection:
             saes = await queries.list_saes(connection)
         if saes:
             await state.vocabulary(saes[0])
             await state.engine.warm(target(saes[0], state.settings.home))
-
-
-async def _secure(request: Request, call_next: Callable[[Request], Awaitable[Response]]) -> Response:
-    response = await call_next(request)
-    _headers(response)
-    if request.url.path.startswith("/static/"):
-        if "v" in request.query_params and response.status_code in (200, 206, 304):
-            response.headers["cache-control"] = "public, max-age=31536000, immutable"
-    else:
-        response.headers["vary"] = "HX-Request"
-    return response
-
-
-def _headers(response: Response) -> None:
-    plots = " 'unsafe-inline'" if response.headers.get("x-saescope-plots") else ""
-    response.headers["content-security-policy"] = _CSP.format(plots=plots)
-    response.headers["x-content-type-options"] = "nosniff"
-    response.headers["referrer-policy"] = "same-origin"
 
 
 class Heads:
@@ -173,7 +167,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 async def _unexpected(request: Request, error: Exception) -> Response:
     """What nobody foresaw: logged with its traceback by the server, one sentence for the reader."""
     response = await _refuse(request, SaescopeError("Something went wrong here; the server's log says what."))
-    _headers(response)  # this handler runs outside the middleware
+    secure(response.headers)  # this handler runs outside the middleware
     return response
 
 

@@ -16,10 +16,9 @@ def home() -> str:
     return "/"
 
 
-def sae(
-    slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None, q: str | None = None
-) -> str:
-    return f"/saes/{_slug(slug)}" + _query(q=q, sort=sort, order=order, cursor=cursor)
+def sae(slug: str, **table: object) -> str:
+    """``table`` is the feature table's state: its filters, sort, order and cursor."""
+    return f"/saes/{_slug(slug)}" + _query(**table)
 
 
 def sae_json(slug: str) -> str:
@@ -30,25 +29,66 @@ def saes_json() -> str:
     return "/saes.json"
 
 
-def features(
-    slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None, q: str | None = None
-) -> str:
+def features(slug: str, **table: object) -> str:
     """The feature table alone: the fragment htmx swaps in; opened directly, it is a page of its own."""
-    return f"/saes/{_slug(slug)}/features" + _query(q=q, sort=sort, order=order, cursor=cursor)
+    return f"/saes/{_slug(slug)}/features" + _query(**table)
 
 
-def features_json(
-    slug: str, *, sort: str | None = None, order: str | None = None, cursor: str | None = None, q: str | None = None
+def features_json(slug: str, **table: object) -> str:
+    return f"/saes/{_slug(slug)}/features.json" + _query(**table)
+
+
+def features_csv(slug: str, **table: object) -> str:
+    """Every row of the table's state, not a page of it."""
+    return f"/saes/{_slug(slug)}/features.csv" + _query(**table)
+
+
+def features_parquet(slug: str, **table: object) -> str:
+    return f"/saes/{_slug(slug)}/features.parquet" + _query(**table)
+
+
+def feature(
+    slug: str,
+    index: int,
+    *,
+    text: str | None = None,
+    view: str | None = None,
+    norm: str | None = None,
+    space: str | None = None,
 ) -> str:
-    return f"/saes/{_slug(slug)}/features.json" + _query(q=q, sort=sort, order=order, cursor=cursor)
-
-
-def feature(slug: str, index: int) -> str:
-    return f"/saes/{_slug(slug)}/features/{index}"
+    """``view``, ``norm`` and ``space`` say how examples are shown."""
+    return f"/saes/{_slug(slug)}/features/{index}" + _query(text=text, view=view, norm=norm, space=space)
 
 
 def feature_json(slug: str, index: int) -> str:
     return f"/saes/{_slug(slug)}/features/{index}.json"
+
+
+def card(slug: str, index: int) -> str:
+    """A few lines about a feature: the fragment shown where the pointer rests on a link to it."""
+    return f"/saes/{_slug(slug)}/features/{index}/card"
+
+
+def card_of(feature: str) -> str:
+    """The card of the feature whose page has the URL ``feature``."""
+    return feature.partition("?")[0] + "/card"
+
+
+def card_json(slug: str, index: int) -> str:
+    return f"/saes/{_slug(slug)}/features/{index}/card.json"
+
+
+def embed(slug: str, index: int, **panels: object) -> str:
+    return f"/saes/{_slug(slug)}/features/{index}/embed" + _query(**panels)
+
+
+def og_image(slug: str, index: int | None = None) -> str:
+    """The picture of a feature, or of the SAE, that link previews show."""
+    return f"/saes/{_slug(slug)}" + ("" if index is None else f"/features/{index}") + "/og.png"
+
+
+def oembed(url: str) -> str:
+    return "/oembed" + _query(url=url, format="json")
 
 
 def jump(slug: str) -> str:
@@ -58,6 +98,19 @@ def jump(slug: str) -> str:
 
 def random_feature(slug: str) -> str:
     return f"/saes/{_slug(slug)}/random"
+
+
+def search(*, sae: str | None = None, q: str | None = None) -> str:
+    return "/search" + _query(sae=sae, q=q)
+
+
+def compare(a: str | None = None, b: str | None = None) -> str:
+    """Two features (``slug/index`` or a feature's path) or two SAEs (``slug`` or ``slug@revision``)."""
+    return "/compare" + _query(a=a, b=b)
+
+
+def compare_json(a: str | None = None, b: str | None = None) -> str:
+    return "/compare.json" + _query(a=a, b=b)
 
 
 def inspect(
@@ -103,6 +156,10 @@ def api_inspect() -> str:
 
 def api_docs() -> str:
     return "/api/docs"
+
+
+def patterns() -> str:
+    return "/patterns"
 
 
 def static(path: str, version: str) -> str:

@@ -22,6 +22,13 @@ PAGES = [
     "/nowhere",
     "/api/docs",
 ]
+BROWSED = (
+    f"/saes/{SLUG}/features?density_min=0.001&sort=label",
+    f"/saes/{SLUG}/features?density_min=x",
+    f"/saes/{SLUG}/features?index=1,2,3",
+    f"/compare?a={SLUG}/3&b={SLUG}/4",
+    f"/compare?a={SLUG}&b={SLUG}",
+)
 CHROMIUM = os.environ.get("SAESCOPE_TEST_CHROMIUM", "/usr/bin/chromium")
 
 
@@ -92,12 +99,13 @@ def test_from_home_to_a_latent_of_a_prompt(page):
     page.locator("#features th a", has_text="Density").click()
     page.wait_for_url("**sort=density**")
     page.wait_for_selector("th[aria-sort=descending]")
-    label = page.locator("#features tbody td").first.inner_text().split(",")[0]
+    cell = page.locator("#features tbody tr td:nth-child(3)").first
+    label = cell.evaluate("(one) => one.firstChild.data").split(",")[0].strip()
     page.fill("input[type=search]", label)
     page.get_by_role("button", name="Find").click()
-    page.wait_for_function("document.querySelector('#features caption').innerText.includes('in the label')")
+    page.locator("#features caption", has_text="in the label").wait_for()
     page.locator("#features tbody a").first.click()
-    page.wait_for_selector(".js-plotly-plot")
+    page.wait_for_selector("#histogram svg rect")
     assert page.locator(".heat .peak").count() > 0
     page.locator("a.neighbour").first.click()
     page.get_by_role("link", name="Inspect").click()
@@ -188,6 +196,48 @@ def test_the_form_that_starts_a_harvest_says_what_does_not_fit(browser, site, ru
     context.close()
 
 
+def test_features_are_filtered_chosen_and_compared(page):
+    page.goto(f"/saes/{SLUG}")
+    page.locator("#features th a", has_text="Max").click()
+    page.wait_for_selector("th[aria-sort=descending]")
+    assert "sort=max" in page.url
+    page.get_by_text("More filters").click()
+    page.locator("#f-state").select_option("alive")
+    page.get_by_role("button", name="Filter").click()
+    page.wait_for_url("**state=alive**")
+    assert "density_min" not in page.url
+    assert "sort=max" in page.url
+    page.locator(".charts a").nth(1).click()
+    page.wait_for_url("**density_max**")
+    page.locator(".charts a.chosen").wait_for()
+    page.go_back()
+    page.locator("#features input[type=checkbox]").nth(0).check()
+    page.locator("#features input[type=checkbox]").nth(2).check()
+    page.get_by_role("button", name="Show the selected").click()
+    page.wait_for_url("**/features?index=**")
+    assert page.locator("#features tbody tr").count() == 2
+    page.goto("/compare")
+    page.get_by_label("First").fill(f"{SLUG}/3")
+    page.get_by_label("Second").fill(f"/saes/{SLUG}/features/4")
+    page.get_by_role("button", name="Compare").click()
+    page.get_by_text("Decoder cosine").wait_for()
+
+
+def test_a_refused_filter_leaves_the_form_and_the_next_one_works(browser, site):
+    context = browser.new_context(base_url=site)
+    page = context.new_page()
+    page.goto(f"/saes/{SLUG}/features?density_max=0.5")
+    page.locator("#f-density-min").fill("x")
+    page.get_by_role("button", name="Filter").click()
+    page.locator("#features [role=alert]").wait_for()
+    assert page.locator("#f-density-min").input_value() == "x"
+    page.locator("#f-density-min").fill("")
+    page.get_by_role("button", name="Filter").click()
+    page.locator("#features tbody tr").first.wait_for()
+    assert page.locator("[role=alert]").count() == 0
+    context.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing_serious(browser, site, runs, scheme):
     from axe_playwright_python.sync_playwright import Axe
@@ -202,6 +252,7 @@ def test_axe_finds_nothing_serious(browser, site, runs, scheme):
         "/nowhere",
         "/api/docs",
         "/harvests",
+        *BROWSED,
         *(f"/harvests/{run}" for run in runs.values()),
     ):
         page.goto(path)
@@ -229,6 +280,7 @@ def test_pages_fit_a_phone_and_read_without_javascript(browser, site, runs):
         "/api/docs",
         "/nowhere",
         "/harvests",
+        *BROWSED,
         *(f"/harvests/{run}" for run in runs.values()),
     ):
         page.goto(path)

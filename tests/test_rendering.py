@@ -5,7 +5,8 @@ import re
 import pytest
 
 from app.subject.tokens import Vocabulary
-from app.web.rendering import ROOT, Span, heat, heat_class, spans
+from app.web.heat import Span, heat, heat_class, spans
+from app.web.rendering import ROOT
 
 
 def luminance(colour):
@@ -28,6 +29,17 @@ def test_text_is_readable_at_every_level_in_both_themes(theme):
     for name, colour in colours.items():
         if re.fullmatch(r"[an]\d+|bg|panel", name):
             assert contrast(colours["text"], colour) >= 4.5, name
+
+
+def test_every_class_has_its_colour_by_latent_and_by_row():
+    css = (ROOT / "static" / "site.css").read_text() + (ROOT / "static" / "feature.css").read_text()
+    backgrounds = dict(re.findall(r"^([^\n{}]*\.[anrm]\d+) \{ background: ([^;]*); \}", css, re.M))
+    wanted = {".a0": "none"}
+    for level in range(1, 11):
+        wanted |= {f".a{level}": f"var(--a{level})", f".n{level}": f"var(--n{level})"}
+        by_row = '[data-norm="row"] '
+        wanted |= {f"{by_row}.r{level}": f"var(--a{level})", f"{by_row}.m{level}": f"var(--n{level})"}
+    assert backgrounds == wanted
 
 
 def test_classes_rise_with_the_activation_and_show_weak_firing():

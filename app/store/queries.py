@@ -1,22 +1,16 @@
 """What pages read: each query returns typed rows, newest revision first."""
 
-import base64
-import binascii
-import json
-import struct
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Select, and_, func, select, tuple_
+from sqlalchemy import Row, Select, and_, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.errors import BadRequest, UnknownSAE
+from app.errors import UnknownSAE
 from app.store import tables as t
-
-Sort = Literal["index", "density", "max"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +46,8 @@ class SAERecord:
     dead: int
     seconds: float
     finished: datetime
+    facts: dict[str, Any]
+    edition: int  # grows whenever a latent's row changes
     pinned: bool = False
 
     @property
@@ -86,6 +82,21 @@ class LatentRecord:
     label_source: str
     label_score: float | None
     head_shares: list[float] | None
+    # None in harvests older than these statistics:
+    place_counts: list[int] | None
+    first_fired: int | None
+    last_fired: int | None
+    token_mean_ids: list[int] | None
+    token_mean_values: list[float] | None
+    token_probability_ids: list[int] | None
+    token_probability_values: list[float] | None
+    token_probability_seen: list[int] | None
+    coactive_ids: list[int] | None
+    coactive_phi: list[float] | None
+    coactive_together: list[int] | None
+    documents: int | None
+    document_ids: list[int] | None
+    document_fires: list[int] | None
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ def _saes() -> Select[Any]:
             s.config, s.path, s.sha256, h.corpus_id, c.name.label("corpus"), c.sha256.label("corpus_sha256"),
             c.sequences.label("corpus_sequences"), c.documents.label("corpus_documents"),
             c.context.label("corpus_context"), h.parameters, h.metrics, h.density_edges, h.density_counts,
-            h.tokens, h.dead, h.seconds, h.finished,
+            h.tokens, h.dead, h.seconds, h.finished, h.facts, s.edition,
         )
         .join(t.subject, s.subject_id == m.id)
         .join(t.harvest, h.sae_id == s.id)
@@ -189,6 +200,15 @@ async def get_summaries(connection: AsyncConnection, sae_id: int, indices: list[
     return {latent.index: latent for latent in found}
 
 
+async def get_documents(connection: AsyncConnection, corpus_id: int, numbers: list[int]) -> dict[int, str]:
+    """The names of a corpus's documents, by number, in one query."""
+    if not numbers:
+        return {}
+    d = t.document.c
+    found = await connection.execute(select(d.id, d.name).where(d.corpus_id == corpus_id, d.id.in_(numbers)))
+    return {row.id: row.name for row in found}
+
+
 async def get_examples(connection: AsyncConnection, sae: SAERecord, index: int) -> list[ExampleRecord]:
     """All stored examples of a latent: top first, then the intervals upwards; by rank within each."""
     e, s = t.example.c, t.sequence.c
@@ -202,74 +222,15 @@ async def get_examples(connection: AsyncConnection, sae: SAERecord, index: int) 
         .where(e.sae_id == sae.id, e.latent == index)
         .order_by(e.sign.desc(), (e.interval == t.TOP).desc(), e.interval, e.rank)
     )  # fmt: skip
-    examples = []
-    for row in await connection.execute(query):
-        ids = row.token_ids[row.start : row.start + width]
-        activations = np.zeros(len(ids), dtype=np.float32)
-        shares = np.frombuffer(row.shares, dtype="<f2").astype(np.float32)
-        activations[np.asarray(row.offsets, dtype=np.int64)] = shares * np.float32(row.activation)
-        examples.append(
-            ExampleRecord(
-                row.sign, row.interval, row.rank, row.sequence_id, row.position, row.start, row.activation, ids,
-                row.document, activations,
-            )
-        )  # fmt: skip
-    return examples
+    return [example_record(row, width) for row in await connection.execute(query)]
 
 
-async def page_latents(
-    connection: AsyncConnection,
-    sae_id: int,
-    *,
-    sort: Sort,
-    descending: bool,
-    cursor: str | None,
-    limit: int,
-    label: str | None = None,
-) -> tuple[list[LatentSummary], str | None]:
-    """One keyset page and the cursor of the next (None at the end); ``label`` keeps latents whose label holds it,
-    whatever its case.
-
-    Raises:
-        BadRequest: the cursor was not made by this function for this order.
-    """
-    by = {"index": t.latent.c.index, "density": t.latent.c.density, "max": t.latent.c.maximum}[sort]
-    key = (by, t.latent.c.index)
-    query = select(*_SUMMARY).where(t.latent.c.sae_id == sae_id)
-    if label:
-        query = query.where(t.latent.c.label.icontains(label, autoescape=True))
-    if cursor:
-        value, index = _read_cursor(cursor, sort, descending)
-        after = (value, index)
-        query = query.where(tuple_(*key) < tuple_(*after) if descending else tuple_(*key) > tuple_(*after))
-    query = query.order_by(*(k.desc() if descending else k.asc() for k in key)).limit(limit + 1)
-    rows = [LatentSummary(**row._mapping) for row in await connection.execute(query)]
-    if len(rows) <= limit:
-        return rows, None
-    last = rows[limit - 1]
-    value = {"index": last.index, "density": last.density, "max": last.maximum}[sort]
-    return rows[:limit], _write_cursor(sort, descending, value, last.index)
-
-
-def _write_cursor(sort: str, descending: bool, value: float, index: int) -> str:
-    raw = json.dumps([sort, descending, value, index], separators=(",", ":")).encode()
-    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
-
-
-def _read_cursor(cursor: str, sort: str, descending: bool) -> tuple[float, int]:
-    try:
-        if len(cursor) > 200:
-            raise ValueError("cursor")
-        made_for, order, value, index = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
-        value = int(value) if sort == "index" else struct.unpack("f", struct.pack("f", float(value)))[0]
-        index = int(index)
-        if not -(2**31) <= index < 2**31 or (sort == "index" and not -(2**31) <= value < 2**31):
-            raise ValueError("index")
-    except (ValueError, TypeError, OverflowError, struct.error, binascii.Error, UnicodeDecodeError, RecursionError):
-        made_for, order, value, index = None, None, 0.0, 0
-    if made_for != sort or order is not descending:
-        raise BadRequest(
-            f"Cursor {cursor[:40]!r} does not belong to this table's order; start again without a cursor.",
-            cursor=cursor[:200],
-        )
-    return value, index
+def example_record(row: Row[*tuple[Any, ...]], width: int) -> ExampleRecord:
+    ids = row.token_ids[row.start : row.start + width]
+    activations = np.zeros(len(ids), dtype=np.float32)
+    shares = np.frombuffer(row.shares, dtype="<f2").astype(np.float32)
+    activations[np.asarray(row.offsets, dtype=np.int64)] = shares * np.float32(row.activation)
+    return ExampleRecord(
+        row.sign, row.interval, row.rank, row.sequence_id, row.position, row.start, row.activation, ids,
+        row.document, activations,
+    )  # fmt: skip

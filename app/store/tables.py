@@ -79,6 +79,7 @@ sae = Table(
     Column("config", JSONB, nullable=False),
     Column("path", Text, nullable=False),
     Column("sha256", Text, nullable=False),
+    Column("edition", Integer, nullable=False, server_default="0"),  # a trigger counts the updates of its latents
     UniqueConstraint("slug", "revision"),
 )
 
@@ -140,6 +141,12 @@ latent = Table(
     Column("document_fires", ARRAY(Integer)),
     Index("latent_by_density", "sae_id", "density", "index"),
     Index("latent_by_maximum", "sae_id", "maximum", "index"),
+    Index("latent_by_label", "sae_id", text('lower(left(label, 100) COLLATE "C")'), "index"),
+    Index("latent_by_score", "sae_id", "label_score", "index"),
+    Index("latent_by_source", "sae_id", "label_source", "index"),
+    Index("latent_on_first", "sae_id", text("(2 * first_fired > fired)"), "index"),
+    Index("latent_on_last", "sae_id", text("(2 * last_fired > fired)"), "index"),
+    Index("latent_by_token", text("(token_probability_ids || token_mean_ids || promoted_ids)"), postgresql_using="gin"),
     postgresql_partition_by="LIST (sae_id)",
 )
 

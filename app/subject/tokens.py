@@ -3,6 +3,7 @@
 import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 
@@ -46,6 +47,11 @@ class Vocabulary:
     def __len__(self) -> int:
         return len(self.token_bytes)
 
+    @cached_property
+    def _whole(self) -> list[str | None]:
+        """The text of every token that is valid UTF-8 by itself, as nearly all are; None for the others."""
+        return [_text(token) for token in self.token_bytes]
+
     def bytes_of(self, token_id: int) -> bytes:
         """The token's bytes; an id beyond the vocabulary (padded embeddings have some) is named."""
         if 0 <= token_id < len(self.token_bytes):
@@ -64,10 +70,24 @@ class Vocabulary:
         never become a character are shown as U+FFFD.
         """
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
-        pieces = [decoder.decode(self.bytes_of(i)) for i in token_ids]
+        known, size, inside = self._whole, len(self.token_bytes), False
+        pieces = []
+        for i in token_ids:
+            text = known[i] if 0 <= i < size else None
+            if inside or text is None:
+                text = decoder.decode(self.bytes_of(i))
+                inside = bool(decoder.getstate()[0])  # of a character whose end is still to come
+            pieces.append(text)
         if pieces:
             pieces[-1] += decoder.decode(b"", final=True)
         return pieces
+
+
+def _text(token: bytes) -> str | None:
+    try:
+        return token.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 def _sentencepiece_bytes(name: str) -> bytes:

@@ -1,11 +1,14 @@
 """Database rows to page contexts."""
 
 import math
+import re
 
 import numpy as np
+import numpy.typing as npt
 
 from app import urls
 from app.errors import LatentOutOfRange
+from app.store.browse import BrowseRecord
 from app.store.queries import ExampleRecord, LatentRecord, LatentSummary, SAERecord
 from app.store.tables import NEAR, RANDOM, TOP
 from app.subject.tokens import Vocabulary
@@ -13,6 +16,7 @@ from app.web import contexts as c
 
 INTERVALS = {TOP: "top", RANDOM: "random", NEAR: "near"}
 BINS_PER_OCTAVE, LOWEST_OCTAVE = 8, -12
+GLIMPSE = 10  # tokens on either side of the peak
 
 
 def metrics(sae: SAERecord) -> c.Metrics:
@@ -20,6 +24,7 @@ def metrics(sae: SAERecord) -> c.Metrics:
 
 
 def harvest(sae: SAERecord) -> c.Harvest:
+    skipped = sae.facts.get("skipped", {})
     return c.Harvest(
         corpus=sae.corpus,
         corpus_sha256=sae.corpus_sha256,
@@ -31,6 +36,9 @@ def harvest(sae: SAERecord) -> c.Harvest:
         tokens_per_second=round(sae.tokens / max(sae.seconds, 1e-9), 1),
         finished=sae.finished.isoformat(timespec="seconds"),
         subject_dtype=str(sae.parameters["dtype"]),
+        skipped=skipped.get("count", 0),
+        skipped_named=[f"{name} ({reason})" for name, reason in skipped.get("named", [])],
+        halved=bool(sae.facts.get("halved")),
     )
 
 
@@ -40,6 +48,7 @@ def card(sae: SAERecord) -> c.SAECard:
         revision=sae.revision,
         subject=sae.subject,
         hook=", ".join(sae.reads),
+        layer=layer_of(sae.reads[0]) if sae.reads else None,
         architecture=sae.architecture,
         d_in=sae.d_in,
         n_latents=sae.n_latents,
@@ -47,6 +56,12 @@ def card(sae: SAERecord) -> c.SAECard:
         metrics=metrics(sae),
         url=urls.sae(sae.slug),
     )
+
+
+def layer_of(hook: str) -> int | None:
+    """9 of ``model.layers.9:out``."""
+    found = re.search(r"\.(\d+)(?=[.:]|$)", hook)
+    return int(found[1]) if found else None
 
 
 def sae_page(sae: SAERecord) -> c.SAEPage:
@@ -70,7 +85,7 @@ def sae_page(sae: SAERecord) -> c.SAEPage:
     )
 
 
-def row(sae: SAERecord, latent: LatentSummary) -> c.LatentRow:
+def row(sae: SAERecord, latent: LatentSummary | LatentRecord | BrowseRecord) -> c.LatentRow:
     return c.LatentRow(
         index=latent.index,
         label=latent.label,
@@ -101,6 +116,14 @@ def histogram(latent: LatentRecord) -> c.Histogram:
     return c.Histogram(edges=both, counts=[*latent.histogram_negative[::-1], 0, *latent.histogram])
 
 
+def rounded(activations: npt.NDArray[np.float32]) -> list[float]:
+    """To seven digits of the strongest: more than the stored half precision holds, and shorter to write."""
+    strongest = float(np.abs(activations).max(initial=0.0))
+    digits = 6 - math.floor(math.log10(strongest)) if strongest else 0
+    values: list[float] = np.round(activations.astype(np.float64), digits).tolist()
+    return values
+
+
 def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
     # Built without validation: a page has sixty of these with 64 values each, all from typed rows.
     return c.Example.model_construct(
@@ -109,7 +132,7 @@ def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
         rank=record.rank,
         tokens=vocabulary.pieces(record.token_ids),
         token_ids=record.token_ids,
-        activations=np.round(record.activations.astype(np.float64), 6).tolist(),
+        activations=rounded(record.activations),
         position=record.position - record.start,
         activation=float(record.activations[record.position - record.start]),
         document=record.document,
@@ -126,9 +149,14 @@ def feature_page(
     sae: SAERecord,
     latent: LatentRecord,
     examples: list[ExampleRecord],
-    neighbours: dict[int, LatentSummary],
+    others: dict[int, LatentSummary],
+    documents: dict[int, str],
+    strongest: dict[int, ExampleRecord],
     vocabulary: Vocabulary,
 ) -> c.FeaturePage:
+    """others: its neighbours and co-active latents, strongest: their top contexts; documents: names of those it fires
+    most in."""
+    glimpses = {i: glimpse(strongest[i], others[i], vocabulary) for i in strongest if i in others}
     return c.FeaturePage(
         sae=sae.slug,
         revision=sae.revision,
@@ -152,12 +180,82 @@ def feature_page(
         promoted=token_logits(latent.promoted_ids, latent.promoted_logits, vocabulary),
         suppressed=token_logits(latent.suppressed_ids, latent.suppressed_logits, vocabulary),
         neighbours=[
-            c.Neighbour(index=i, cosine=x, label=neighbours[i].label, url=urls.feature(sae.address, i))
+            c.Neighbour(
+                index=i, cosine=x, label=others[i].label, url=urls.feature(sae.address, i), example=glimpses.get(i)
+            )
             for i, x in zip(latent.neighbour_ids, latent.neighbour_cosines, strict=True)
+            if i in others
         ],
+        usage=usage(sae, latent, others, documents, glimpses, vocabulary),
         examples=[example(record, vocabulary) for record in examples],
         subject=sae.subject,
+        architecture=sae.architecture,
         harvest=harvest(sae),
+    )
+
+
+def glimpse(record: ExampleRecord, latent: LatentSummary | LatentRecord, vocabulary: Vocabulary) -> c.Glimpse:
+    peak = record.position - record.start
+    first, last = max(0, peak - GLIMPSE), peak + GLIMPSE + 1
+    return c.Glimpse.model_construct(
+        tokens=vocabulary.pieces(record.token_ids[first:last]),
+        activations=rounded(record.activations[first:last]),
+        position=peak - first,
+        maximum=max(latent.maximum, -latent.minimum),
+    )
+
+
+def usage(
+    sae: SAERecord,
+    latent: LatentRecord,
+    others: dict[int, LatentSummary],
+    documents: dict[int, str],
+    glimpses: dict[int, c.Glimpse],
+    vocabulary: Vocabulary,
+) -> c.Usage | None:
+    if latent.place_counts is None:
+        return None
+    facts = sae.facts
+    positions = facts["place_positions"]
+    by_mean = zip(latent.token_mean_ids or [], latent.token_mean_values or [], strict=True)
+    by_probability = zip(
+        latent.token_probability_ids or [],
+        latent.token_probability_values or [],
+        latent.token_probability_seen or [],
+        strict=True,
+    )
+    company = zip(latent.coactive_ids or [], latent.coactive_phi or [], latent.coactive_together or [], strict=True)
+    most = zip(latent.document_ids or [], latent.document_fires or [], strict=True)
+    sequences = max(1, facts["sequences"])
+    return c.Usage(
+        profile=c.Profile(
+            edges=facts["place_edges"],
+            shares=[count / max(1, n) for count, n in zip(latent.place_counts, positions, strict=True)],
+            first=(latent.first_fired or 0) / sequences,
+            last=(latent.last_fired or 0) / sequences,
+            sequences=facts["sequences"],
+        ),
+        tokens_by_mean=[c.TopToken(token=vocabulary.text(i), token_id=i, mean=x) for i, x in by_mean],
+        tokens_by_probability=[
+            c.TopToken(token=vocabulary.text(i), token_id=i, probability=x, seen=n) for i, x, n in by_probability
+        ],
+        token_counts_exact=facts["token_counts_exact"],
+        coactive=[
+            c.Coactive(
+                index=i,
+                phi=x,
+                together=n,
+                label=others[i].label,
+                url=urls.feature(sae.address, i),
+                example=glimpses.get(i),
+            )
+            for i, x, n in company
+            if i in others
+        ],
+        coactive_exact=facts["coactivation_exact"],
+        coactive_positions=facts["coactivation_positions"],
+        documents=latent.documents or 0,
+        top_documents=[c.DocumentFires(document=documents[i], fires=n) for i, n in most if i in documents],
     )
 
 

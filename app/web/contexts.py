@@ -4,7 +4,6 @@ from typing import Literal
 
 from pydantic import BaseModel
 
-Sort = Literal["index", "density", "max"]
 Order = Literal["asc", "desc"]
 Ranking = Literal["strength", "activation"]
 
@@ -24,13 +23,80 @@ class TokenLogit(BaseModel):
     logit: float
 
 
+class Glimpse(BaseModel):
+    """The part of a latent's strongest context around its peak, for one line: ``tokens`` and their ``activations``
+    with the peak at ``position``; ``maximum`` is the latent's own max|activation|."""
+
+    tokens: list[str]
+    activations: list[float]
+    position: int
+    maximum: float
+
+
 class Neighbour(BaseModel):
-    """Another latent, by cosine of the decoder rows."""
+    """Another latent, by cosine of the decoder rows. ``example`` is None where it never fired."""
 
     index: int
     cosine: float
     label: str
     url: str
+    example: Glimpse | None = None
+
+
+class Coactive(BaseModel):
+    """A latent that fires where this one does: phi is the correlation of the two firings, ``together`` at how many
+    positions both do, ``example`` its own strongest context."""
+
+    index: int
+    phi: float
+    together: int
+    label: str
+    url: str
+    example: Glimpse | None = None
+
+
+class TopToken(BaseModel):
+    """A token the latent fires on. ``mean`` is its mean activation over the token's occurrences, silent ones as 0;
+    ``probability`` how often it fires there, of ``seen`` occurrences."""
+
+    token: str
+    token_id: int
+    mean: float | None = None
+    probability: float | None = None
+    seen: int | None = None
+
+
+class Profile(BaseModel):
+    """How often it fires by place in the sequence: ``shares[i]`` of the positions from place ``edges[i]`` up to the
+    next edge. ``first`` and ``last`` are its shares of the sequences' first and last positions."""
+
+    edges: list[int]
+    shares: list[float]
+    first: float
+    last: float
+    sequences: int
+
+
+class DocumentFires(BaseModel):
+    """A document and at how many of its positions the latent fires."""
+
+    document: str
+    fires: int
+
+
+class Usage(BaseModel):
+    """Where, on what and with whom a latent fires, over the whole harvest. ``coactive`` is counted over
+    ``coactive_positions``, which are all there were if ``coactive_exact``."""
+
+    profile: Profile
+    tokens_by_mean: list[TopToken]
+    tokens_by_probability: list[TopToken]
+    token_counts_exact: bool
+    coactive: list[Coactive]
+    coactive_exact: bool
+    coactive_positions: int
+    documents: int
+    top_documents: list[DocumentFires]
 
 
 class Example(BaseModel):
@@ -97,6 +163,9 @@ class Harvest(BaseModel):
     tokens_per_second: float
     finished: str
     subject_dtype: str
+    skipped: int = 0  # documents that could not be read
+    skipped_named: list[str] = []  # the first of them, each with the reason
+    halved: bool = False  # whether batches were halved for want of memory
 
 
 class SAECard(BaseModel):
@@ -106,6 +175,7 @@ class SAECard(BaseModel):
     revision: str
     subject: str
     hook: str
+    layer: int | None  # of the first place it reads, where its name says so
     architecture: str
     d_in: int
     n_latents: int
@@ -131,25 +201,6 @@ class LatentRow(BaseModel):
     max: float
     min: float
     url: str
-
-
-class LatentPage(BaseModel):
-    """A page of a keyset-paged table; ``next`` and ``previous`` are cursors."""
-
-    items: list[LatentRow]
-    next: str | None
-
-
-class LatentTable(BaseModel):
-    """The feature table with its state. ``address`` is what stands for the SAE in URLs."""
-
-    sae: str
-    address: str
-    sort: Sort
-    order: Order
-    cursor: str | None
-    q: str | None  # what labels were searched for
-    page: LatentPage
 
 
 class SAEPage(BaseModel):
@@ -209,8 +260,10 @@ class FeaturePage(BaseModel):
     promoted: list[TokenLogit]
     suppressed: list[TokenLogit]
     neighbours: list[Neighbour]
+    usage: Usage | None  # None for harvests older than these statistics
     examples: list[Example]
     subject: str
+    architecture: str
     harvest: Harvest
     test: FeatureTest | None = None  # where ?text= was given
 

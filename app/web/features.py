@@ -1,14 +1,22 @@
 """A feature's page and its twin."""
 
+from typing import Any
+
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 
 from app import urls
 from app.store import queries as q
+from app.store.glimpses import get_strongest
 from app.web import build
 from app.web import contexts as c
+from app.web.charts import activation_chart, profile_chart
+from app.web.examples import Look, Norm, Space, View
+from app.web.examples import rows as arrange
+from app.web.freshness import unless_known
 from app.web.inspection import run_test
 from app.web.routes import html, json_of, state_of, whole
+from app.web.sharing import feature_preview
 
 router = APIRouter()
 
@@ -19,13 +27,20 @@ async def load_feature(request: Request, slug: str, index: int, text: str | None
         sae = await q.get_sae(db, slug)
         if not 0 <= index < sae.n_latents:
             raise build.out_of_range(sae, index)
+        unless_known(request, sae)
         latent = await q.get_latent(db, sae.id, index)
         if latent is None:
             raise build.out_of_range(sae, index)
         examples = await q.get_examples(db, sae, index)
-        neighbours = await q.get_summaries(db, sae.id, latent.neighbour_ids)
-    page = build.feature_page(sae, latent, examples, neighbours, await state.vocabulary(sae))
-    return page if text is None else page.model_copy(update={"test": await run_test(request, slug, index, text)})
+        company = [*latent.neighbour_ids, *(latent.coactive_ids or [])]
+        others = await q.get_summaries(db, sae.id, company)
+        strongest = await get_strongest(db, sae, company)
+        documents = await q.get_documents(db, sae.corpus_id, latent.document_ids or [])
+    page = build.feature_page(sae, latent, examples, others, documents, strongest, await state.vocabulary(sae))
+    if text is None:
+        return page
+    peak = max(latent.maximum, -latent.minimum)
+    return page.model_copy(update={"test": await run_test(request, sae, index, peak, text)})
 
 
 @router.get("/saes/{slug}/features/{index}.json", response_model=c.FeaturePage)
@@ -35,11 +50,26 @@ async def feature_json(request: Request, slug: str, index: str, text: str | None
 
 
 @router.get("/saes/{slug}/features/{index}", response_class=HTMLResponse, include_in_schema=False)
-async def feature(request: Request, slug: str, index: str, text: str | None = None) -> Response:
+async def feature(
+    request: Request, slug: str, index: str, text: str | None = None, view: View = "snippet", norm: Norm = "latent",
+    space: Space = "plain",
+) -> Response:  # fmt: skip
     page = await load_feature(request, slug, whole(index), text)
-    i = page.index
-    return html(
-        "feature.html", request, plots=True, page=page, groups=build.groups(page),
-        previous=urls.feature(slug, i - 1) if i else None,
-        next=urls.feature(slug, i + 1) if i + 1 < page.n_latents else None,
-    )  # fmt: skip
+    shown = panels(page, Look(view, norm, space))
+    return html("feature.html", request, preview=feature_preview(request, page), **shown)
+
+
+def panels(page: c.FeaturePage, look: Look) -> dict[str, Any]:
+    """What the feature page's template shows besides the page itself."""
+    rows = arrange(build.groups(page))
+    anchors = {section.anchor for row in rows for section in row}
+    i, kept = page.index, look.query()
+    return {
+        "page": page,
+        "look": look,
+        "rows": rows,
+        "chart": activation_chart(page.histogram, page.max, page.min, anchors),
+        "profile": profile_chart(page.usage.profile) if page.usage else None,
+        "previous": urls.feature(page.address, i - 1, **kept) if i else None,
+        "next": urls.feature(page.address, i + 1, **kept) if i + 1 < page.n_latents else None,
+    }

@@ -95,19 +95,16 @@ async def run_inspect(
     )
 
 
-async def run_test(request: Request, address: str, index: int, text: str) -> c.FeatureTest:
-    """One latent's activations on ``text``."""
+async def run_test(request: Request, sae: q.SAERecord, index: int, peak: float, text: str) -> c.FeatureTest:
+    """One latent's activations on ``text``; ``peak`` is its max|a| in the harvest."""
     state = state_of(request)
     check_unicode(text)
-    async with state.database.connect() as db:
-        sae = await q.get_sae(db, address)
-        scale = await state.scale(db, sae)
     run = await state.engine.inspect(target(sae, state.settings.home), text)
     values = [0.0] * len(run.pieces)
     for place, value in zip(run.position[run.latent == index], run.value[run.latent == index], strict=True):
         values[int(place)] = float(value)
     position = max(range(len(values)), key=lambda place: abs(values[place]))
-    strongest, peak = values[position], float(scale.peak[index])
+    strongest = values[position]
     return c.FeatureTest(
         text=text,
         tokens=run.pieces,

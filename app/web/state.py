@@ -16,6 +16,8 @@ from app.store import tables as t
 from app.store.queries import SAERecord
 from app.subject.load import load_vocabulary
 from app.subject.tokens import Vocabulary
+from app.web.matches import Matches
+from app.web.scores import Scores
 
 
 @dataclass
@@ -25,6 +27,9 @@ class State:
     engine: Engine
     harvests: Harvests
     hardware: str
+    scores: Scores = field(default_factory=Scores)
+    matches: Matches = field(default_factory=Matches)
+    exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # each holds a connection
     _vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     _scales: dict[int, Scale] = field(default_factory=dict)
 

@@ -1,0 +1,137 @@
+"""Small charts as SVG: geometry in, numbers out. They need no script, print, and hold links.
+
+A chart is WIDTH x HEIGHT units; every bar carries what it shows as text.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from app.web.contexts import Histogram, Profile
+from app.web.formats import percent, sig, thousands
+
+WIDTH, HEIGHT = 400.0, 190.0
+LEFT, RIGHT, TOP, BOTTOM = 44.0, 6.0, 8.0, 36.0
+
+
+class Bar(NamedTuple):
+    x: float
+    y: float
+    width: float
+    height: float
+    title: str
+
+
+class Cluster(NamedTuple):
+    """Bars that belong together; ``anchor`` is where they lead, if anywhere."""
+
+    anchor: str | None
+    title: str
+    bars: list[Bar]
+
+
+class Tick(NamedTuple):
+    at: float
+    text: str
+
+
+class Chart(NamedTuple):
+    clusters: list[Cluster]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+
+
+def activation_chart(data: Histogram, maximum: float, minimum: float, anchors: set[str]) -> Chart:
+    """The histogram's bars gathered by interval, each a link to the interval's examples where there are any."""
+    clusters: dict[str, list[Bar]] = {}
+    highest = max(data.counts, default=0)
+    for place, count in enumerate(data.counts):
+        low, high = data.edges[place], data.edges[place + 1]
+        centre = math.copysign(math.sqrt(abs(low * high)), low + high)
+        peak = maximum if centre > 0 else -minimum
+        interval = min(9, int(10 * abs(centre) / peak)) if peak > 0 else 0
+        name = f"interval-{interval}" if centre > 0 else f"negative-interval-{interval}"
+        if count:
+            title = f"{thousands(count)} from {sig(low)} to {sig(high)}"
+            clusters.setdefault(name, []).append(bar(place, len(data.counts), count / highest, title))
+    shown = [
+        Cluster(name if name in anchors else None, _interval(name), bars) for name, bars in clusters.items() if bars
+    ]
+    every = max(1, round(len(data.edges) / 6))
+    at = [(min(x_of(place, len(data.counts)), WIDTH - 14), place) for place in range(0, len(data.edges), every)]
+    ticks = [Tick(x, sig2(data.edges[place])) for x, place in at]
+    return Chart(shown, ticks, y_ticks(highest, lambda value: thousands(round(value))))
+
+
+def profile_chart(profile: Profile) -> Chart:
+    """How often the latent fires, by place in the sequence."""
+    highest = max(profile.shares, default=0.0)
+    names = places(profile)
+    bars = [
+        bar(place, len(names), share / highest if highest else 0.0, f"{percent(share)} of place {name}")
+        for place, (name, share) in enumerate(zip(names, profile.shares, strict=True))
+    ]
+    every = max(1, round(len(names) / 6))
+    ticks = [Tick(x_of(place + 0.5, len(names)), str(profile.edges[place])) for place in range(0, len(names), every)]
+    return Chart([Cluster(None, "", bars)], ticks, y_ticks(highest, percent))
+
+
+def places(profile: Profile) -> list[str]:
+    """``0``, ``8 to 10``, ``91 on``: what each bin of a profile holds."""
+    names = []
+    for low, following in zip(profile.edges, [*profile.edges[1:], None], strict=True):
+        last = None if following is None else following - 1
+        names.append(f"{low} on" if last is None else str(low) if last == low else f"{low} to {last}")
+    return names
+
+
+def sig2(value: float) -> str:
+    return f"{value:.2g}" if abs(value) < 100 else sig(value)
+
+
+def _interval(name: str) -> str:
+    tenth = int(name[-1])
+    return f"{10 * tenth} to {10 * (tenth + 1)}% of the {'minimum' if name.startswith('n') else 'maximum'}"
+
+
+def x_of(place: float, bins: int) -> float:
+    return round(LEFT + (WIDTH - LEFT - RIGHT) * place / max(bins, 1), 1)
+
+
+def bar(place: int, bins: int, share: float, title: str) -> Bar:
+    height = round((HEIGHT - TOP - BOTTOM) * share, 1)
+    if share > 0:
+        height = max(height, 1.0)
+    wide = x_of(place + 1, bins) - x_of(place, bins)
+    return Bar(x_of(place, bins), round(HEIGHT - BOTTOM - height, 1), round(max(wide - 1, 0.5), 1), height, title)
+
+
+def y_ticks(highest: float, text: Callable[[float], str]) -> list[Tick]:
+    """0, and one or two round numbers up to ``highest``."""
+    if highest <= 0:
+        return [Tick(HEIGHT - BOTTOM, "0")]
+    power = 10.0 ** math.floor(math.log10(highest))
+    step = next(step for step in (5 * power, 2 * power, power) if step <= highest)
+    values: Sequence[float] = [step * i for i in range(int(highest / step * (1 + 1e-9)) + 1)]
+    return [
+        Tick(round(HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * value / highest, 1), text(value)) for value in values
+    ]
+
+
+def histogram_values(data: Histogram) -> list[tuple[str, str, str]]:
+    """From, to and count of the bins that hold something."""
+    bins = zip(data.edges, data.edges[1:], data.counts, strict=False)
+    return [(sig(low), sig(high), thousands(count)) for low, high, count in bins if count]
+
+
+def profile_values(profile: Profile) -> list[tuple[str, str]]:
+    return [(name, percent(share)) for name, share in zip(places(profile), profile.shares, strict=True)]
+
+
+def ranked(shares: Sequence[float]) -> list[tuple[int, float]]:
+    """(number, share), the largest first."""
+    return sorted(enumerate(shares), key=lambda pair: -pair[1])
+
+
+def percents(pairs: Sequence[tuple[int, float]]) -> list[tuple[str, str]]:
+    return [(str(number), percent(share)) for number, share in pairs]

@@ -1,0 +1,24 @@
+"""Numbers as pages show them."""
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.3g}%"
+
+
+def sig(value: float) -> str:
+    """Three significant digits, without an exponent where that stays short."""
+    return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
+
+
+def thousands(value: int) -> str:
+    return f"{value:,}"
+
+
+def duration(seconds: float) -> str:
+    """``7 s``, ``3 min 20 s``, ``2 h 5 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,138 @@
+"""What a page weighs, whether it moves while it loads, and the hover cards, in a real Chromium."""
+
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from tests.conftest import SLUG
+from tests.test_browser import browser, page, runs, site  # noqa: F401  (fixtures)
+
+PAGES = [
+    "/",
+    f"/saes/{SLUG}",
+    f"/saes/{SLUG}/features",
+    f"/saes/{SLUG}/features/3",
+    f"/saes/{SLUG}/features/3/embed",
+    "/inspect?text=Paris+is+big",
+    "/harvests",
+    "/api/docs",
+]
+SHIFTS = """() => new Promise((done) => {
+  let sum = 0;
+  new PerformanceObserver((list) => {
+    for (const entry of list.getEntries()) if (!entry.hadRecentInput) sum += entry.value;
+  }).observe({ type: "layout-shift", buffered: true });
+  setTimeout(() => done(sum), 300);
+})"""
+
+
+@pytest.mark.parametrize("width", [1280, 380])
+def test_nothing_moves_while_a_page_loads(browser, site, width):  # noqa: F811
+    context = browser.new_context(base_url=site, viewport={"width": width, "height": 800})
+    page = context.new_page()  # noqa: F811
+    for path in PAGES:
+        page.goto(path, wait_until="networkidle")
+        assert (path, page.evaluate(SHIFTS)) == (path, 0)
+    # The observer sees what does move.
+    page.evaluate("document.body.prepend(Object.assign(document.createElement('p'), {style: 'height: 200px'}))")
+    assert page.evaluate(SHIFTS) > 0.05
+    context.close()
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_a_first_visit_takes_under_150_kb_and_plotly_comes_with_plots_alone(browser, site, path):  # noqa: F811
+    context = browser.new_context(base_url=site)
+    page = context.new_page()  # noqa: F811
+    answers = []
+    page.on("requestfinished", lambda request: answers.append(request))
+    page.goto(path, wait_until="networkidle")
+    parts = "responseBodySize", "responseHeadersSize"
+    weights = {request.url: sum(request.sizes()[part] for part in parts) for request in answers}
+    plotly = [url for url in weights if "plotly" in url]
+    assert bool(plotly) == (page.locator("[data-plot]").count() > 0)
+    assert site + path in weights
+    assert any("site.css" in url for url in weights)
+    assert sum(weight for url, weight in weights.items() if url not in plotly) < 150_000
+    context.close()
+
+
+def test_a_card_shows_where_the_pointer_rests_and_goes_when_it_leaves(page):  # noqa: F811
+    page.goto(f"/saes/{SLUG}/features/3")
+    link = page.locator("a.neighbour").first
+    card = page.locator("#card")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    link.hover()
+    card.wait_for()
+    number = link.inner_text()
+    assert card.inner_text().startswith(number)
+    assert card.locator(".heat").count() == 1
+    assert link.get_attribute("aria-describedby") == "card"
+    box, at = card.bounding_box(), link.bounding_box()
+    assert box["x"] >= 0
+    assert box["y"] >= at["y"] + at["height"] or box["y"] + box["height"] <= at["y"]
+    card.hover()
+    page.wait_for_timeout(400)
+    assert card.is_visible()
+    page.mouse.move(2, 2)
+    card.wait_for(state="hidden")
+    assert link.get_attribute("aria-describedby") is None
+    link.hover()
+    card.wait_for()
+    assert sum(url.endswith("/card") for url in asked) == 1
+
+
+def test_a_pointer_that_passes_opens_no_card(page):  # noqa: F811
+    page.goto(f"/saes/{SLUG}/features/3")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    link = page.locator("a.neighbour").first
+    link.hover()
+    page.mouse.move(2, 2)
+    page.wait_for_timeout(600)
+    assert not page.locator("#card").is_visible()
+    assert not any(url.endswith("/card") for url in asked)
+
+
+def test_a_card_is_reached_and_closed_by_keyboard(page):  # noqa: F811
+    page.goto(f"/saes/{SLUG}/features/3")
+    link = page.locator("a.neighbour").first
+    link.evaluate("link => { const before = document.createElement('button'); link.before(before); before.focus(); }")
+    page.keyboard.press("Tab")
+    card = page.locator("#card")
+    card.wait_for()
+    page.keyboard.press("Escape")
+    assert not card.is_visible()
+    assert link.evaluate("link => link === document.activeElement")
+    page.keyboard.press("Shift+Tab")
+    page.keyboard.press("Tab")
+    card.wait_for()
+    page.keyboard.press("Tab")
+    page.wait_for_timeout(100)
+    assert page.locator("[aria-describedby=card]").count() <= 1
+    assert link.get_attribute("aria-describedby") is None
+
+
+def test_an_embed_shows_in_a_frame_of_another_site_and_a_page_does_not(browser, site):  # noqa: F811
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("content-type", "text/html")
+            self.end_headers()
+            for end in ("/embed", ""):
+                self.wfile.write(f'<iframe src="{site}/saes/{SLUG}/features/3{end}"></iframe>'.encode())
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as elsewhere:
+        threading.Thread(target=elsewhere.serve_forever, daemon=True).start()
+        context = browser.new_context()
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{elsewhere.server_port}/", wait_until="networkidle")
+        shown = [frame.url for frame in page.frames if frame.locator("h1", has_text="3").count()]
+        elsewhere.shutdown()
+    assert shown == [f"{site}/saes/{SLUG}/features/3/embed"]
+    assert context.cookies() == []
+    context.close()
