@@ -49,6 +49,13 @@ def test_what_stands_before_at_and_after_the_peak_and_what_is_far():
     assert (("r", "a2 r3"), " 16") in parts.parts
 
 
+@pytest.mark.parametrize(("centre", "far"), [(10, False), (11, True)])
+def test_the_beginning_of_a_sequence_is_far_only_where_it_is(centre, far):
+    tokens = ["<|im_start|>", *(f" {i}" for i in range(20))]
+    parts = Parts(example_heat(tokens, [0.0] * 21, 1.0, centre)).parts
+    assert [("far" in classes) for classes, text in parts if text == "⊢"] == [far]
+
+
 def test_a_split_character_at_the_peak_shows_once_and_whole():
     parts = Parts(example_heat(["a", "", "", "🎉", "b"], [0.0, 1.0, 3.0, 0.0, 0.0], 3.0, 2))
     assert parts.parts == [(("l", ""), "a"), (("a10 r10 peak",), "🎉"), (("r",), "b")]

@@ -131,7 +131,7 @@ def example_heat(
         mid = f"<span>{mid}</span>"
     parts = (shown[:first], shown[first:middle], shown[middle + 1 : last], shown[last:])
     far, before, after, beyond = ("".join(part) for part in parts)
-    far = begin + far
+    far, before = (begin + far, before) if centre >= NEAR else (far, begin + before)
     before = f'<span class="far">{far}</span>{before}' if far else before
     after = f'{after}<span class="far">{beyond}</span>' if beyond else after
     return Markup(f'<span class="l"><span>{before}</span></span>{mid or "<span></span>"}<span class="r">{after}</span>')
