@@ -15,7 +15,7 @@ from app.errors import DiskFull
 
 
 class TokenStore:
-    """A corpus of which the memory holds 24 bytes a sequence, whatever its length; the ids lie in a file.
+    """A corpus of which the memory holds 16 bytes a sequence and 8 a document; the ids and names lie in files.
 
     ``fill`` starts the thread; ``__getitem__`` waits for a sequence that is still to come and raises IndexError
     once it is clear that it never will. ``len`` waits for the end. Errors of the source are raised in the reader.

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from app.corpus.sequences import Corpus, CorpusHash, Sequence
-from app.errors import BadRequest, CorpusUnavailable, SaescopeError
+from app.errors import BadRequest, SaescopeError
 from app.harvest.batches import groups
 from app.harvest.harvester import Harvester
 from app.harvest.interrupt import Interrupt
@@ -123,10 +123,6 @@ def cluster(address: str) -> Callable[..., Harvested]:
     ) -> Harvested:
         watch = watch or Watch()
         reader = Reader(subject, saes)
-        try:
-            corpus[0]
-        except IndexError:
-            raise CorpusUnavailable("The corpus holds no text of at least 16 tokens.") from None
         l0 = reader.l0(corpus)
         harvesters = reader.harvesters(parameters, context, l0)
         place = restore(harvesters, checkpoint, corpus, watch.note)

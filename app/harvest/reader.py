@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from app.corpus.sequences import Numbered, Sequence
-from app.errors import OutOfMemory
+from app.errors import CorpusUnavailable, OutOfMemory
 from app.harvest.batches import Batch, assemble, counted, groups, pad
 from app.harvest.harvester import Harvester
 from app.harvest.parameters import Parameters
@@ -83,8 +83,14 @@ class Reader:
         return out
 
     def l0(self, corpus: Numbered) -> list[float]:
-        """Active latents a position for each SAE, on the first sequences."""
-        _, rows = next(groups(corpus, PILOT))
+        """Active latents a position for each SAE, on the first sequences.
+
+        Raises:
+            CorpusUnavailable: there is no sequence.
+        """
+        _, rows = next(groups(corpus, PILOT), (0, []))
+        if not rows:
+            raise CorpusUnavailable("The corpus holds no text of at least 16 tokens.")
         parts = self.read(0, rows)
         entries = [sum(len(part[i].batch.acts.value) for part in parts) for i in range(len(self.saes))]
         positions = sum(part[0].batch.acts.n_positions for part in parts)

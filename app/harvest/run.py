@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import torch
 
 from app.corpus.sequences import Corpus, CorpusHash
-from app.errors import CorpusUnavailable, DiskFull
+from app.errors import DiskFull
 from app.harvest.batches import groups
 from app.harvest.harvester import Harvester
 from app.harvest.interrupt import Interrupt
@@ -79,10 +79,6 @@ def harvest(
     """
     watch = watch or Watch()
     reader = Reader(subject, saes, watch.stages)
-    try:
-        corpus[0]
-    except IndexError:
-        raise CorpusUnavailable("The corpus holds no text of at least 16 tokens.") from None
     harvesters = reader.harvesters(parameters, context, reader.l0(corpus))
     place = restore(harvesters, checkpoint, corpus, watch.note)
     started = saved = time.perf_counter()

@@ -13,7 +13,7 @@ from app.web import contexts as c
 from app.web.charts import activation_chart, profile_chart
 from app.web.examples import Look, Norm, Space, View
 from app.web.examples import rows as arrange
-from app.web.freshness import unless_known
+from app.web.found import find_latent
 from app.web.inspection import run_test
 from app.web.routes import html, json_of, state_of, whole
 from app.web.sharing import feature_preview
@@ -24,13 +24,7 @@ router = APIRouter()
 async def load_feature(request: Request, slug: str, index: int, text: str | None) -> c.FeaturePage:
     state = state_of(request)
     async with state.database.connect() as db:
-        sae = await q.get_sae(db, slug)
-        if not 0 <= index < sae.n_latents:
-            raise build.out_of_range(sae, index)
-        unless_known(request, sae)
-        latent = await q.get_latent(db, sae.id, index)
-        if latent is None:
-            raise build.out_of_range(sae, index)
+        sae, latent = await find_latent(request, db, slug, index)
         examples = await q.get_examples(db, sae, index)
         company = [*latent.neighbour_ids, *(latent.coactive_ids or [])]
         others = await q.get_summaries(db, sae.id, company)

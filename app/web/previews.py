@@ -14,6 +14,7 @@ from app.web import build
 from app.web.charts import activation_chart
 from app.web.examples import Look
 from app.web.features import load_feature
+from app.web.found import find_latent
 from app.web.freshness import unless_known
 from app.web.picture import HEIGHT, WIDTH, feature_picture, sae_picture
 from app.web.preview_contexts import FeatureCard, OEmbed, Panels
@@ -27,13 +28,7 @@ router = APIRouter()
 async def load_card(request: Request, slug: str, index: int) -> FeatureCard:
     state = state_of(request)
     async with state.database.connect() as db:
-        sae = await q.get_sae(db, slug)
-        if not 0 <= index < sae.n_latents:
-            raise build.out_of_range(sae, index)
-        unless_known(request, sae)
-        latent = await q.get_latent(db, sae.id, index)
-        if latent is None:
-            raise build.out_of_range(sae, index)
+        sae, latent = await find_latent(request, db, slug, index)
         strongest = (await get_strongest(db, sae, [index])).get(index)
     vocabulary = await state.vocabulary(sae)
     return FeatureCard(

@@ -1,0 +1,27 @@
+"""The latent a URL names."""
+
+from fastapi import Request
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.store import queries as q
+from app.web import build
+from app.web.freshness import unless_known
+
+
+async def find_latent(
+    request: Request, connection: AsyncConnection, slug: str, index: int
+) -> tuple[q.SAERecord, q.LatentRecord]:
+    """The SAE and the latent.
+
+    Raises:
+        UnknownSAE, LatentOutOfRange: there is no such one.
+        NotModified: the reader has the page; the latent is not looked up then.
+    """
+    sae = await q.get_sae(connection, slug)
+    if not 0 <= index < sae.n_latents:
+        raise build.out_of_range(sae, index)
+    unless_known(request, sae)
+    latent = await q.get_latent(connection, sae.id, index)
+    if latent is None:
+        raise build.out_of_range(sae, index)
+    return sae, latent
