@@ -3,6 +3,7 @@
 import io
 import math
 from collections import defaultdict
+from dataclasses import replace
 
 import pytest
 import torch
@@ -233,6 +234,24 @@ def test_samples_equal_a_brute_force_pass(seed, sequences, size):
         wanted = {
             tenth: [(c[0], c[1], c[2], c[4]) for c in contexts]
             for tenth, contexts in brute_samples(dense, texts, latent, 2, size, float(maximum[latent]))
+            if contexts
+        }
+        assert found[latent] == wanted
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_samples_of_a_wide_range_equal_a_brute_force_pass(seed):
+    """Eighteen octaves, most of them below a tenth of the maximum."""
+    batches, dense, texts = random_batches(seed, sequences=300)
+    batches = [replace(b, acts=b.acts._replace(value=b.acts.value**6)) for b in batches]
+    dense = {sequence: rows**6 for sequence, rows in dense.items()}
+    table = sample_of(batches, 2)
+    maximum = torch.stack([rows.amax(0) for rows in dense.values()]).amax(0)
+    found = drawn(table, maximum, 2)
+    for latent in range(5):
+        wanted = {
+            tenth: [(c[0], c[1], c[2], c[4]) for c in contexts]
+            for tenth, contexts in brute_samples(dense, texts, latent, 2, 2, float(maximum[latent]))
             if contexts
         }
         assert found[latent] == wanted

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter, defaultdict
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -203,3 +204,12 @@ def test_co_activation_is_exact_where_that_is_cheap():
     assert not coactivation(40_000, 32.0, 0, "cpu").exact
     assert not coactivation(4096, 500.0, 0, "cpu").exact
     assert coactivation(4096, 500.0, 0, "cpu").most == (1 << 30) // 500**2
+
+
+def test_two_latents_are_co_active_from_three_joint_firings_on():
+    for together, wanted in ((2, -1), (3, 1)):
+        table = ExactPairs(2)
+        position = torch.arange(together).repeat_interleave(2)
+        acts = Acts(position, torch.tensor([0, 1]).repeat(together), torch.ones(2 * together), 20)
+        table.update(SimpleNamespace(acts=acts))
+        assert int(table.partners(1).ids[0, 0]) == wanted
