@@ -27,6 +27,7 @@ from app.store.migrate import migrate
 from app.web.browse import router as browse
 from app.web.compare import router as compare
 from app.web.contexts import ErrorPage
+from app.web.example_page import router as example_page
 from app.web.exports import router as exports
 from app.web.features import router as features
 from app.web.freshness import NotModified, not_modified, site_version
@@ -94,7 +95,19 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse)
     app.add_exception_handler(Exception, _unexpected)
     app.mount("/static", CompressedStaticFiles(directory=ROOT / "static"), name="static")
-    for routes in (router, browse, exports, compare, features, previews, inspection, runs, patterns, fallback):
+    for routes in (
+        router,
+        browse,
+        exports,
+        compare,
+        features,
+        example_page,
+        previews,
+        inspection,
+        runs,
+        patterns,
+        fallback,
+    ):
         app.include_router(routes)
     return app
 

@@ -64,6 +64,21 @@ def feature_json(slug: str, index: int) -> str:
     return f"/saes/{_slug(slug)}/features/{index}.json"
 
 
+def example(slug: str, index: int, interval: str, sign: int, rank: int) -> str:
+    """A stored context on a page of its own."""
+    return f"/saes/{_slug(slug)}/features/{index}/examples/{example_kind(interval, sign)}/{rank}"
+
+
+def example_json(slug: str, index: int, interval: str, sign: int, rank: int) -> str:
+    return example(slug, index, interval, sign, rank) + ".json"
+
+
+def example_kind(interval: str, sign: int) -> str:
+    """``top``, ``interval-9``, ``negative-top``: an interval and sign, in URLs and as an id in pages."""
+    name = f"interval-{interval}" if interval.isdigit() else interval
+    return name if sign > 0 else f"negative-{name}"
+
+
 def card(slug: str, index: int) -> str:
     """A few lines about a feature: the fragment shown where the pointer rests on a link to it."""
     return f"/saes/{_slug(slug)}/features/{index}/card"

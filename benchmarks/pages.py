@@ -24,7 +24,8 @@ import numpy as np
 from sqlalchemy import URL, text
 
 from app import urls
-from app.demo.run import prepare_subject
+from app.corpus.sources import documents
+from app.demo.run import CORPUS, prepare_subject
 from app.settings import load_settings
 from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
@@ -49,7 +50,7 @@ def database(home: URL) -> URL:
     return home.set(database=DATABASE)
 
 
-def load(url: URL, folder: Path, sizes: list[int]) -> dict[int, dict[str, float]]:
+def load(url: URL, folder: Path, texts: list[str], sizes: list[int]) -> dict[int, dict[str, float]]:
     engine = sync_engine(url)
     migrate(engine)
     told: dict[int, dict[str, float]] = {}
@@ -58,7 +59,7 @@ def load(url: URL, folder: Path, sizes: list[int]) -> dict[int, dict[str, float]
             known = connection.execute(text("SELECT id FROM sae WHERE n_latents = :n"), {"n": size}).scalar()
         started = time.perf_counter()
         if known is None:
-            save_synthetic(engine, folder, size, every(size))
+            save_synthetic(engine, folder, texts, size, every(size))
         seconds = time.perf_counter() - started
         with engine.connect() as connection:
             known = connection.execute(text("SELECT id FROM sae WHERE n_latents = :n"), {"n": size}).scalar_one()
@@ -183,7 +184,9 @@ def main() -> None:
     given = parser.parse_args()
     settings = load_settings(home=given.home)
     url = database(database_url(settings))
-    out: dict[str, object] = {"loaded": load(url, prepare_subject(settings.home), given.sizes), "load": os.getloadavg()}
+    texts = [document.text for document in documents(CORPUS, settings.home / "packages")]
+    loaded = load(url, prepare_subject(settings.home), texts, given.sizes)
+    out: dict[str, object] = {"loaded": loaded, "load": os.getloadavg()}
     asked = {size: paths(size, given.requests) for size in given.sizes}
     pages: dict[int, dict[str, dict[str, float]]] = {size: {} for size in given.sizes}
     with server(settings.home, url) as (base, process):

@@ -20,6 +20,7 @@ PAGES = {
     "features": f"{SAE}/features?sort=density&density_min=0.0001",
     "feature": f"{SAE}/features/7",
     "feature-text": f"{SAE}/features/7?text=The+Eiffel+Tower+stands+in+Paris",
+    "example": f"{SAE}/features/7/examples/top/0",
     "feature-embed": f"{SAE}/features/7/embed?logits=1",
     "feature-preview": f"{SAE}/features/7/og.png",
     "sae-preview": f"{SAE}/og.png",

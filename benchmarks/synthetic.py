@@ -1,4 +1,4 @@
-"""SAEs of any size without a model: rows of the shapes and sizes a harvest writes, drawn at random."""
+"""SAEs of any size without a model: rows of the shapes and sizes a harvest writes, drawn at random over real text."""
 
 import hashlib
 from collections.abc import Iterator
@@ -26,8 +26,9 @@ SCORED = 0.5  # the share of latents whose label has a score
 BINS = sum(edge < CONTEXT for edge in EDGES)
 
 
-def save_synthetic(engine: Engine, folder: Path, n_latents: int, every: int) -> str:
-    """An SAE of ``n_latents``, of which each ``every``-th has examples; returns its slug. folder: a subject's."""
+def save_synthetic(engine: Engine, folder: Path, texts: list[str], n_latents: int, every: int) -> str:
+    """An SAE of ``n_latents``, of which each ``every``-th has examples; returns its slug. folder: a subject's;
+    texts: what its sequences are cut from, begun again until there are enough."""
     slug = f"synthetic-{n_latents}"
     vocabulary = load_vocabulary(folder)
     parameters = Parameters()
@@ -40,7 +41,7 @@ def save_synthetic(engine: Engine, folder: Path, n_latents: int, every: int) -> 
         SubjectRow("synthetic", str(folder), {"parameters": 1, "layers": 30, "d_model": 576}),
         CorpusRows(
             "synthetic", hashlib.sha256(b"synthetic").hexdigest(), CONTEXT, SEQUENCES * CONTEXT,
-            lambda: _sequences(len(vocabulary)), lambda: ((i, f"Document {i}") for i in range(DOCUMENTS)),
+            lambda: _sequences(folder, texts), lambda: ((i, f"Document {i}") for i in range(DOCUMENTS)),
         ),
         SAERow(
             slug, sha256[:10], ["model.layers.9:out"], ["model.layers.9:out"], "topk", 576, n_latents, False,
@@ -63,12 +64,14 @@ def save_synthetic(engine: Engine, folder: Path, n_latents: int, every: int) -> 
     return slug
 
 
-def _sequences(vocabulary: int) -> Iterator[tuple[Array, str]]:
-    rng = np.random.default_rng(0)
+def _sequences(folder: Path, texts: list[str]) -> Iterator[tuple[Array, str]]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    stream = np.concatenate([np.array(ids, np.int32) for ids in tokenizer(texts)["input_ids"]])
     for number in range(SEQUENCES):
-        ids = _tokens(rng, (CONTEXT,), vocabulary)
-        ids[0] = 1
-        yield ids, f"Document {number % DOCUMENTS}"
+        at = np.arange(number * (CONTEXT - 1), (number + 1) * (CONTEXT - 1)) % len(stream)
+        yield np.concatenate([np.array([1], np.int32), stream[at]]), f"Document {number % DOCUMENTS}"
 
 
 def _tokens(rng: np.random.Generator, shape: tuple[int, ...], vocabulary: int) -> Array:

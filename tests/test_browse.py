@@ -19,7 +19,7 @@ from app.store.migrate import migrate
 from app.subject.load import load_vocabulary
 from app.web.exports import csv_text
 from benchmarks.synthetic import save_synthetic
-from tests.conftest import database_beside
+from tests.conftest import TEXT, database_beside
 from tests.counting import counted_queries
 
 N = 300
@@ -50,7 +50,7 @@ def own(settings):
 def database(own, tiny_folder):
     engine = sync_engine(database_url(own))
     migrate(engine)
-    save_synthetic(engine, tiny_folder, N, 50)
+    save_synthetic(engine, tiny_folder, [document.text for document in TEXT], N, 50)
     draw = random.Random(0)
     edit = text(
         "UPDATE latent SET density = :density, maximum = :high, minimum = :low, label = :label, "

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from app import urls
 from app.web import charts, examples, patterns
 from app.web.build import rounded
 from app.web.contexts import ExampleGroup, Histogram, Profile
-from app.web.examples import Look, alike, anchor, example_heat, fold, readings, rows
+from app.web.examples import Look, alike, example_heat, fold, readings, rows
 
 
 class Parts(HTMLParser):
@@ -120,7 +121,7 @@ def test_signs_of_one_interval_stand_in_one_row():
         ["negative-interval-3"],
         ["random"],
     ]
-    assert anchor("0", -1) == "negative-interval-0"
+    assert urls.example_kind("0", -1) == "negative-interval-0"
 
 
 def test_values_are_read_wherever_something_fires():
@@ -174,10 +175,10 @@ def test_heads_are_ranked_by_share():
 
 @pytest.mark.parametrize("scale", [1e-6, 0.046511486, 1.0, 27.5, 3e5])
 def test_values_keep_their_digits_whatever_their_scale(scale):
-    values = np.array([0.0, -scale, scale / 3, scale / 1000], dtype=np.float32)
+    values = np.array([0.0, -scale, scale / 3, scale / 1000], dtype=np.float32).tolist()
     kept = rounded(values)
     assert kept[0] == 0.0
-    assert kept[1:3] == pytest.approx(values[1:3].tolist(), rel=2e-6)
-    assert kept[3] == pytest.approx(float(values[3]), rel=1e-3)
+    assert kept[1:3] == pytest.approx(values[1:3], rel=2e-6)
+    assert kept[3] == pytest.approx(values[3], rel=1e-3)
     assert all(len(f"{abs(value):.15g}".replace(".", "").strip("0")) <= 8 for value in kept if value >= 1e-4)
     assert rounded(values[:1]) == [0.0]

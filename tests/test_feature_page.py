@@ -114,15 +114,6 @@ def test_the_bars_count_every_firing_and_lead_to_their_intervals_examples(client
     assert linked <= there
 
 
-def test_each_example_is_read_out_exactly(client):
-    page = live(client)
-    html = client.get(f"{BASE}/features/{page['index']}").text
-    for example in page["examples"]:
-        for value in example["activations"]:
-            if value:
-                assert f'<td class="num">{value:.6g}' in html
-
-
 def test_every_panel_says_how_it_is_measured_and_all_numbers_where_they_come_from(client):
     html = client.get(f"{BASE}/features/{live(client)['index']}").text
     panels = re.split(r'<section class="panel" id="', html)[1:]
@@ -218,3 +209,55 @@ def test_the_pattern_page_calls_every_component_there_is():
             inside = "".join(bodies[m] for m in reached)
             reached |= {m for m in bodies if re.search(rf"(?<![.\w]){m}\b", inside)}
         assert set(bodies) - reached == set(), name
+
+
+def test_every_example_has_a_page_with_its_values_and_the_rest_of_its_sequence(client):
+    page = live(client)
+    html = client.get(f"{BASE}/features/{page['index']}").text
+    links = re.findall(r'<a class="values" href="([^"]*)">', html)
+    shown = {(e["interval"], e["rank"]): e for e in page["examples"]}
+    assert len(links) == len(set(links)) >= 10
+    whole = 0
+    for link in links:
+        twin = client.get(f"{link}.json").json()
+        one = twin["example"]
+        assert one == shown.pop((one["interval"], one["rank"]))
+        assert twin["label"] == page["label"]
+        assert twin["max"] == page["max"]
+        text = twin["before"] + "".join(one["tokens"]) + twin["after"]
+        others = [e for e in page["examples"] if e["sequence"] == one["sequence"]]
+        assert all("".join(e["tokens"]) in text for e in others)
+        assert bool(one["start"]) == bool(twin["before"])
+        whole += bool(twin["before"] and twin["after"])
+        own = client.get(link).text
+        rows = re.findall(
+            r"<tr><td>(\d+)</td><th scope=\"row\"><code>(.*?)</code></th><td class=\"num\">(.*?)</td>", own
+        )
+        fires = [(one["start"] + i, v) for i, v in enumerate(one["activations"]) if v]
+        assert [(int(place), float(value)) for place, _, value in rows] == [
+            (p, pytest.approx(v, rel=1e-5)) for p, v in fires
+        ]
+    assert whole
+    folded = {(e["interval"], e["rank"]) for e in page["examples"]} & set(shown)
+    top = {(e["sequence"], e["start"]) for e in page["examples"] if e["interval"] == "top"}
+    assert all((shown[key]["sequence"], shown[key]["start"]) in top for key in folded)
+
+
+@pytest.mark.parametrize(
+    "place", ["top/99", "top/-1", "top/x", "interval-10/0", "negative-top/0", "9/0", "top/99999999999"]
+)
+def test_an_example_that_is_not_there_is_named(client, place):
+    index = live(client)["index"]
+    answer = client.get(f"{BASE}/features/{index}/examples/{place}.json")
+    assert answer.status_code == 404
+    kind, rank = place.split("/")
+    assert answer.json()["message"] == (
+        f"Feature {index} of {SLUG} has no example {kind}/{rank[:10]}; its page lists those it has."
+    )
+
+
+def test_an_examples_page_asks_at_most_six_queries(client):
+    index = live(client)["index"]
+    with counted_queries(client) as statements:
+        assert client.get(f"{BASE}/features/{index}/examples/top/0").status_code == 200
+    assert 3 <= len(statements) <= 6

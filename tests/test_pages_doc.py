@@ -8,10 +8,11 @@ from pydantic import BaseModel
 from app.web.browse_contexts import LatentPage
 from app.web.compare_contexts import ComparePage
 from app.web.contexts import FeaturePage, HomePage, SAEPage
+from app.web.example_page import ExamplePage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
 
-SHOWN = (FeaturePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard)
+SHOWN = (FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard)
 
 
 def contained(model):

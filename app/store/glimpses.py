@@ -1,25 +1,54 @@
-"""The strongest contexts of many latents at once, for the one-line heat maps beside their names."""
+"""Latents that stand beside another: what they are called, and their strongest contexts."""
 
-from sqlalchemy import and_, func, select
+from dataclasses import fields
+from typing import NamedTuple
+
+from sqlalchemy import Integer, and_, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import tables as t
-from app.store.queries import ExampleRecord, SAERecord, example_record
+from app.store.queries import (
+    ANY_OF,
+    ExampleRecord,
+    LatentSummary,
+    SAERecord,
+    example_columns,
+    example_of,
+    example_parameters,
+    example_record,
+    sequence_of,
+)
 
 
-async def get_strongest(connection: AsyncConnection, sae: SAERecord, indices: list[int]) -> dict[int, ExampleRecord]:
-    """Each latent's top context, of either sign, by index, in one query; a latent that never fired has none."""
+class Companion(NamedTuple):
+    """strongest: None where the latent never fired."""
+
+    latent: LatentSummary
+    strongest: ExampleRecord | None
+
+
+_SUMMARY = [t.latent.c[field.name] for field in fields(LatentSummary)]
+_COMPANY = (
+    select(*example_columns(), *(column.label(f"latent_{column.name}") for column in _SUMMARY))
+    .select_from(t.latent)
+    .outerjoin(
+        t.example,
+        and_(example_of, t.example.c.latent == t.latent.c.index, t.example.c.interval == t.TOP, t.example.c.rank == 0),
+    )
+    .outerjoin(t.sequence, sequence_of)
+    .where(t.latent.c.sae_id == bindparam("sae", type_=Integer), t.latent.c.index == ANY_OF)
+    .order_by(func.abs(t.example.c.activation).nulls_first())
+)
+
+
+async def get_company(connection: AsyncConnection, sae: SAERecord, indices: list[int]) -> dict[int, Companion]:
+    """The latents asked for, each with its top context of either sign, by index, in one query."""
     if not indices:
         return {}
-    e, s = t.example.c, t.sequence.c
-    query = (
-        select(
-            e.latent, e.sign, e.interval, e.rank, e.sequence_id, e.position, e.start, e.activation, e.offsets,
-            e.shares, s.token_ids, s.document,
-        )
-        .join(t.sequence, and_(s.corpus_id == sae.corpus_id, s.id == e.sequence_id))
-        .where(e.sae_id == sae.id, e.latent.in_(indices), e.interval == t.TOP, e.rank == 0)
-        .order_by(e.latent, func.abs(e.activation))
-    )  # fmt: skip
-    width = int(sae.parameters["width"])
-    return {row.latent: example_record(row, width) for row in await connection.execute(query)}
+    rows = await connection.execute(_COMPANY, {**example_parameters(sae), "indices": indices})
+    width = len(_SUMMARY)
+    found = [
+        Companion(LatentSummary(*row[-width:]), None if row.sequence_id is None else example_record(row))
+        for row in rows
+    ]
+    return {companion.latent.index: companion for companion in found}

@@ -1,12 +1,15 @@
-"""What pages read: each query returns typed rows, newest revision first."""
+"""What pages read: each query returns typed rows, newest revision first.
 
-from dataclasses import dataclass
+Statements that every page asks are made once, with bound parameters: making them anew takes longer than asking.
+"""
+
+import struct
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-from sqlalchemy import Row, Select, and_, func, select
+from sqlalchemy import ColumnElement, Integer, Row, Select, and_, bindparam, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import UnknownSAE
@@ -114,7 +117,7 @@ class LatentSummary:
 
 @dataclass(frozen=True)
 class ExampleRecord:
-    """A stored context with its window of token ids. activations: [len(token_ids)] fp32."""
+    """A stored context with its window of token ids. activations: one a token."""
 
     sign: int
     interval: int
@@ -125,12 +128,20 @@ class ExampleRecord:
     activation: float
     token_ids: list[int]
     document: str
-    activations: npt.NDArray[np.float32]
+    activations: list[float]
 
 
-_SUMMARY = [
-    t.latent.c[name] for name in ("index", "label", "label_source", "density", "maximum", "minimum", "promoted_ids")
-]
+ANY_OF = func.any(bindparam("indices", type_=ARRAY(Integer)))  # latents asked for together
+_OF_LATENT = t.latent.c.sae_id == bindparam("sae")
+_LATENT = select(*[t.latent.c[field.name] for field in fields(LatentRecord)]).where(
+    _OF_LATENT, t.latent.c.index == bindparam("index")
+)
+_SUMMARIES = select(*[t.latent.c[field.name] for field in fields(LatentSummary)]).where(
+    _OF_LATENT, t.latent.c.index == ANY_OF
+)
+_DOCUMENTS = select(t.document.c.id, t.document.c.name).where(
+    t.document.c.corpus_id == bindparam("corpus"), t.document.c.id == ANY_OF
+)
 
 
 def _saes() -> Select[Any]:
@@ -148,6 +159,10 @@ def _saes() -> Select[Any]:
         .join(t.harvest, h.sae_id == s.id)
         .join(t.corpus, h.corpus_id == c.id)
     )  # fmt: skip
+
+
+_NAMED = _saes().where(t.sae.c.slug == bindparam("slug")).order_by(t.sae.c.id.desc()).limit(1)
+_PINNED = _NAMED.where(t.sae.c.revision == bindparam("revision"))
 
 
 def _sae(row: Any, *, pinned: bool = False) -> SAERecord:
@@ -171,8 +186,10 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
     if "\0" in address or any("\ud800" <= ch <= "\udfff" for ch in address):  # no text of a database
         raise UnknownSAE(f"There is no SAE {address[:60]!r} here.", sae=repr(address[:60]))
     slug, at, revision = address.partition("@")
-    query = _saes().where(t.sae.c.slug == slug).order_by(t.sae.c.id.desc()).limit(1)
-    row = (await connection.execute(query.where(t.sae.c.revision == revision) if at else query)).first()
+    found = await connection.execute(
+        _PINNED if at else _NAMED, {"slug": slug, "revision": revision} if at else {"slug": slug}
+    )
+    row = found.first()
     if row is not None:
         return _sae(row, pinned=bool(at))
     revisions = select(t.sae.c.revision).where(t.sae.c.slug == slug).order_by(t.sae.c.id.desc()).limit(20)
@@ -185,18 +202,16 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
 
 
 async def get_latent(connection: AsyncConnection, sae_id: int, index: int) -> LatentRecord | None:
-    columns = [column for column in t.latent.c if column.name != "sae_id"]
-    found = await connection.execute(select(*columns).where(t.latent.c.sae_id == sae_id, t.latent.c.index == index))
-    row = found.first()
-    return None if row is None else LatentRecord(**row._mapping)
+    row = (await connection.execute(_LATENT, {"sae": sae_id, "index": index})).first()
+    return None if row is None else LatentRecord(*row)
 
 
 async def get_summaries(connection: AsyncConnection, sae_id: int, indices: list[int]) -> dict[int, LatentSummary]:
     """The latents asked for, by index, in one query."""
     if not indices:
         return {}
-    wanted = select(*_SUMMARY).where(t.latent.c.sae_id == sae_id, t.latent.c.index.in_(indices))
-    found = [LatentSummary(**row._mapping) for row in await connection.execute(wanted)]
+    rows = await connection.execute(_SUMMARIES, {"sae": sae_id, "indices": indices})
+    found = [LatentSummary(*row) for row in rows]
     return {latent.index: latent for latent in found}
 
 
@@ -204,33 +219,57 @@ async def get_documents(connection: AsyncConnection, corpus_id: int, numbers: li
     """The names of a corpus's documents, by number, in one query."""
     if not numbers:
         return {}
-    d = t.document.c
-    found = await connection.execute(select(d.id, d.name).where(d.corpus_id == corpus_id, d.id.in_(numbers)))
-    return {row.id: row.name for row in found}
+    rows = await connection.execute(_DOCUMENTS, {"corpus": corpus_id, "indices": numbers})
+    return {row.id: row.name for row in rows}
+
+
+def example_columns() -> list[ColumnElement[Any]]:
+    """What ``example_record`` reads, with the parameters of ``example_parameters``."""
+    e, s = t.example.c, t.sequence.c
+    window = s.token_ids[e.start + 1 : e.start + bindparam("width", type_=Integer)]
+    return [
+        e.sign, e.interval, e.rank, e.sequence_id, e.position, e.start, e.activation, e.offsets, e.shares,
+        window.label("token_ids"), s.document,
+    ]  # fmt: skip
+
+
+def example_parameters(sae: SAERecord) -> dict[str, int]:
+    return {"sae": sae.id, "corpus": sae.corpus_id, "width": int(sae.parameters["width"])}
+
+
+example_of = t.example.c.sae_id == bindparam("sae", type_=Integer)
+sequence_of = and_(t.sequence.c.corpus_id == bindparam("corpus"), t.sequence.c.id == t.example.c.sequence_id)
+_EXAMPLES = (
+    select(*example_columns())
+    .join(t.sequence, sequence_of)
+    .where(example_of, t.example.c.latent == bindparam("index"))
+    .order_by(t.example.c.sign.desc(), (t.example.c.interval == t.TOP).desc(), t.example.c.interval, t.example.c.rank)
+)
+_EXAMPLE = (
+    select(*example_columns(), t.sequence.c.token_ids.label("whole"))
+    .join(t.sequence, sequence_of)
+    .where(example_of, *(t.example.c[name] == bindparam(name) for name in ("latent", "sign", "interval", "rank")))
+)
 
 
 async def get_examples(connection: AsyncConnection, sae: SAERecord, index: int) -> list[ExampleRecord]:
     """All stored examples of a latent: top first, then the intervals upwards; by rank within each."""
-    e, s = t.example.c, t.sequence.c
-    width = int(sae.parameters["width"])
-    query = (
-        select(
-            e.sign, e.interval, e.rank, e.sequence_id, e.position, e.start, e.activation, e.offsets, e.shares,
-            s.token_ids, s.document,
-        )
-        .join(t.sequence, and_(s.corpus_id == sae.corpus_id, s.id == e.sequence_id))
-        .where(e.sae_id == sae.id, e.latent == index)
-        .order_by(e.sign.desc(), (e.interval == t.TOP).desc(), e.interval, e.rank)
-    )  # fmt: skip
-    return [example_record(row, width) for row in await connection.execute(query)]
+    rows = await connection.execute(_EXAMPLES, {**example_parameters(sae), "index": index})
+    return [example_record(row) for row in rows]
 
 
-def example_record(row: Row[*tuple[Any, ...]], width: int) -> ExampleRecord:
-    ids = row.token_ids[row.start : row.start + width]
-    activations = np.zeros(len(ids), dtype=np.float32)
-    shares = np.frombuffer(row.shares, dtype="<f2").astype(np.float32)
-    activations[np.asarray(row.offsets, dtype=np.int64)] = shares * np.float32(row.activation)
-    return ExampleRecord(
-        row.sign, row.interval, row.rank, row.sequence_id, row.position, row.start, row.activation, ids,
-        row.document, activations,
-    )  # fmt: skip
+async def get_example(
+    connection: AsyncConnection, sae: SAERecord, index: int, sign: int, interval: int, rank: int
+) -> tuple[ExampleRecord, list[int]] | None:
+    """One stored context of a latent, and the token ids of its whole sequence."""
+    which = {"latent": index, "sign": sign, "interval": interval, "rank": rank}
+    row = (await connection.execute(_EXAMPLE, {**example_parameters(sae), **which})).first()
+    return None if row is None else (example_record(row), row.whole)
+
+
+def example_record(row: Row[*tuple[Any, ...]]) -> ExampleRecord:
+    sign, interval, rank, sequence, position, start, activation, offsets, shares, token_ids, document = row[:11]
+    activations = [0.0] * len(token_ids)
+    for offset, share in zip(offsets, struct.unpack(f"<{len(offsets)}e", shares), strict=True):
+        activations[offset] = share * activation
+    return ExampleRecord(sign, interval, rank, sequence, position, start, activation, token_ids, document, activations)

@@ -69,8 +69,12 @@ class Vocabulary:
         tokens before it that hold only a part of it are empty. Joined, the pieces are the text. Bytes that
         never become a character are shown as U+FFFD.
         """
-        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         known, size, inside = self._whole, len(self.token_bytes), False
+        if token_ids and min(token_ids) >= 0 and max(token_ids) < size:
+            whole = [text for i in token_ids if (text := known[i]) is not None]
+            if len(whole) == len(token_ids):
+                return whole
+        decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         pieces = []
         for i in token_ids:
             text = known[i] if 0 <= i < size else None

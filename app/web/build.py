@@ -2,13 +2,14 @@
 
 import math
 import re
+from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from app import urls
 from app.errors import LatentOutOfRange
 from app.store.browse import BrowseRecord
+from app.store.glimpses import Companion
 from app.store.queries import ExampleRecord, LatentRecord, LatentSummary, SAERecord
 from app.store.tables import NEAR, RANDOM, TOP
 from app.subject.tokens import Vocabulary
@@ -116,12 +117,11 @@ def histogram(latent: LatentRecord) -> c.Histogram:
     return c.Histogram(edges=both, counts=[*latent.histogram_negative[::-1], 0, *latent.histogram])
 
 
-def rounded(activations: npt.NDArray[np.float32]) -> list[float]:
+def rounded(activations: Sequence[float]) -> list[float]:
     """To seven digits of the strongest: more than the stored half precision holds, and shorter to write."""
-    strongest = float(np.abs(activations).max(initial=0.0))
+    strongest = max(map(abs, activations), default=0.0)
     digits = 6 - math.floor(math.log10(strongest)) if strongest else 0
-    values: list[float] = np.round(activations.astype(np.float64), digits).tolist()
-    return values
+    return [round(value, digits) if value else 0.0 for value in activations]
 
 
 def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
@@ -134,7 +134,7 @@ def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
         token_ids=record.token_ids,
         activations=rounded(record.activations),
         position=record.position - record.start,
-        activation=float(record.activations[record.position - record.start]),
+        activation=record.activations[record.position - record.start],
         document=record.document,
         sequence=record.sequence_id,
         start=record.start,
@@ -149,14 +149,13 @@ def feature_page(
     sae: SAERecord,
     latent: LatentRecord,
     examples: list[ExampleRecord],
-    others: dict[int, LatentSummary],
+    company: dict[int, Companion],
     documents: dict[int, str],
-    strongest: dict[int, ExampleRecord],
     vocabulary: Vocabulary,
 ) -> c.FeaturePage:
-    """others: its neighbours and co-active latents, strongest: their top contexts; documents: names of those it fires
-    most in."""
-    glimpses = {i: glimpse(strongest[i], others[i], vocabulary) for i in strongest if i in others}
+    """company: its neighbours and co-active latents; documents: names of those it fires most in."""
+    others = {i: other.latent for i, other in company.items()}
+    glimpses = {i: glimpse(x.strongest, x.latent, vocabulary) for i, x in company.items() if x.strongest is not None}
     return c.FeaturePage(
         sae=sae.slug,
         revision=sae.revision,
@@ -276,19 +275,23 @@ def groups(page: c.FeaturePage) -> list[c.ExampleGroup]:
     return out
 
 
+def title(interval: str, sign: int) -> str:
+    match interval:
+        case "near":
+            return "Near misses: its peak token without firing"
+        case "random":
+            return "Random contexts where it does not fire"
+        case "top":
+            return "Top activations" if sign > 0 else "Most negative activations"
+    return f"{10 * int(interval)} to {10 * (int(interval) + 1)}% of the {'maximum' if sign > 0 else 'minimum'}"
+
+
 def group(name: str, sign: int, peak: float, examples: list[c.Example], folded: int) -> c.ExampleGroup:
-    quiet = {"near": "Near misses: its peak token without firing", "random": "Random contexts where it does not fire"}
-    low, high = (None, None) if name == "top" or name in quiet else (peak * int(name) / 10, peak * (int(name) + 1) / 10)
-    if name in quiet:
-        title = quiet[name]
-    elif name == "top":
-        title = "Top activations" if sign > 0 else "Most negative activations"
-    else:
-        title = f"{10 * int(name)} to {10 * (int(name) + 1)}% of the {'maximum' if sign > 0 else 'minimum'}"
+    low, high = (peak * int(name) / 10, peak * (int(name) + 1) / 10) if name.isdigit() else (None, None)
     return c.ExampleGroup(
         interval=name,
         sign=sign,
-        title=title,
+        title=title(name, sign),
         low=low,
         high=high,
         contexts=len(examples),

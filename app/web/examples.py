@@ -9,14 +9,14 @@ import operator
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
+from app.urls import example_kind
 from app.web import contexts as c
 from app.web.formats import sig
-from app.web.heat import SPECIAL, Span, heat_class, spans
+from app.web.heat import SPECIAL, heat_class, whole_characters
 
 View = Literal["snippet", "stacked", "full"]
 Norm = Literal["latent", "row"]
@@ -25,6 +25,7 @@ Space = Literal["plain", "glyphs"]
 NEAR = 10  # tokens on either side of the peak that a snippet shows
 ALIKE = 0.8  # share of those that two examples have in common when one is folded under the other
 GLYPHS = {"\n": "↵", "\r": "␍", "\t": "→", " ": "·"}
+_BEYOND = [None] * NEAR
 _BREAKS = re.compile(r"[\n\r\t]")
 _WHITE = re.compile(r"[\n\r\t ]")
 
@@ -56,17 +57,12 @@ class Section(NamedTuple):
     shown: list[Folded]
 
 
-def anchor(interval: str, sign: int) -> str:
-    name = f"interval-{interval}" if interval.isdigit() else interval
-    return name if sign > 0 else f"negative-{name}"
-
-
 def rows(groups: Sequence[c.ExampleGroup]) -> list[list[Section]]:
     """Sections in the order of the page; those of the same interval, one a sign, stand in one row."""
     out: dict[str, list[Section]] = {}
     for group in groups:
         out.setdefault(group.interval, []).append(
-            Section(anchor(group.interval, group.sign), group, fold(group.examples))
+            Section(example_kind(group.interval, group.sign), group, fold(group.examples))
         )
     return list(out.values())
 
@@ -87,14 +83,15 @@ def fold(examples: Sequence[c.Example]) -> list[Folded]:
 
 def _around(example: c.Example) -> list[int | None]:
     """The token ids from NEAR before the peak to NEAR after it; None beyond the window."""
-    held = range(len(example.token_ids))
-    around = range(example.position - NEAR, example.position + NEAR + 1)
-    return [example.token_ids[place] if place in held else None for place in around]
+    held = [*_BEYOND, *example.token_ids, *_BEYOND]
+    return held[example.position : example.position + 2 * NEAR + 1]
 
 
 def alike(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
     """Whether at least ALIKE of the places that hold a token in either hold the same one in both."""
-    neither = sum(x is None and y is None for x, y in zip(a, b, strict=True))
+    neither = 0
+    if None in a and None in b:
+        neither = sum(x is None and y is None for x, y in zip(a, b, strict=True))
     same = sum(map(operator.eq, a, b)) - neither
     return bool(same >= ALIKE * (len(a) - neither))
 
@@ -114,41 +111,50 @@ def example_heat(
     level by ``maximum``, ``rN`` that by the strongest of the row (``nN`` and ``mN`` where it is negative). ``i.n`` is a
     line break, which some views show as a space, ``i.o`` a glyph in the place of whitespace.
     """
-    row = max(map(abs, activations), default=0.0)
+    row = max(max(activations), -min(activations)) if activations else 0.0
     begin = ""
     if tokens and SPECIAL.fullmatch(tokens[0]):
         begin = f'<span class="bos" title="{html.escape(tokens[0])}">⊢</span>'
         tokens, activations, centre = tokens[1:], activations[1:], centre - 1
-    ends = [place for place, token in enumerate(tokens) if token or place == len(tokens) - 1]
-    shown = [
-        _span(item, row, glyphs) if isinstance(item, Span) else _bare(item, glyphs)
-        for item in spans(tokens, activations, maximum, centre if peak else None)
-    ]
-    middle = bisect_left(ends, centre)
+    shown, values, ends = whole_characters(tokens, activations)
+    middle, peak = bisect_left(ends, centre), peak and centre >= 0
     first, last = bisect_left(ends, centre - NEAR), max(bisect_right(ends, centre + NEAR), middle + 1)
-    mid = "".join(shown[middle : middle + 1])
+    marked = [place for place, value in enumerate(values) if value or (peak and place == middle)]
+
+    def part(start: int, end: int) -> str:
+        """Places start to end: a span where something fires, the text between as it is."""
+        out, at = [], start
+        for place in marked[bisect_left(marked, start) : bisect_left(marked, end)]:
+            if at < place:
+                out.append(_bare("".join(shown[at:place]), glyphs))
+            out.append(_span(shown[place], values[place], maximum, row, peak and place == middle, glyphs))
+            at = place + 1
+        out.append(_bare("".join(shown[at:end]), glyphs))
+        return "".join(out)
+
+    mid = part(middle, middle + 1)
     if mid and not mid.startswith("<span"):
         mid = f"<span>{mid}</span>"
-    parts = (shown[:first], shown[first:middle], shown[middle + 1 : last], shown[last:])
-    far, before, after, beyond = ("".join(part) for part in parts)
+    far, before, after, beyond = part(0, first), part(first, middle), part(middle + 1, last), part(last, len(shown))
     far, before = (begin + far, before) if centre >= NEAR else (far, begin + before)
     before = f'<span class="far">{far}</span>{before}' if far else before
     after = f'{after}<span class="far">{beyond}</span>' if beyond else after
     return Markup(f'<span class="l"><span>{before}</span></span>{mid or "<span></span>"}<span class="r">{after}</span>')
 
 
-def _span(span: Span, row: float, glyphs: bool) -> str:
-    level = heat_class(span.value, row)
-    by_row = level.replace("a", "r").replace("n", "m")
-    classes = f"{span.heat} {by_row} peak" if span.peak else f"{span.heat} {by_row}"
-    shown = html.escape(span.text)
-    shown = _BREAKS.sub(lambda found: f"<i>{GLYPHS[found[0]]}</i>", shown)
+def _span(text: str, value: float, maximum: float, row: float, peak: bool, glyphs: bool) -> str:
+    by_row = heat_class(value, row).replace("a", "r").replace("n", "m")
+    classes = f"{heat_class(value, maximum)} {by_row}{' peak' if peak else ''}"
+    shown = _BREAKS.sub(_glyph, html.escape(text))
     if glyphs:
         shown = shown.replace(" ", "<i class=o>·</i>")
-    return f'<span class="{classes}" title="{sig(span.value)}">{shown}</span>'
+    return f'<span class="{classes}" title="{sig(value)}">{shown}</span>'
 
 
-@lru_cache(maxsize=1 << 16)  # a page has thousands of tokens, and a text few different ones
+def _glyph(found: re.Match[str]) -> str:
+    return f"<i>{GLYPHS[found[0]]}</i>"
+
+
 def _bare(text: str, glyphs: bool) -> str:
     shown = html.escape(text)
     if glyphs:

@@ -7,7 +7,7 @@ from fastapi.responses import HTMLResponse, Response
 
 from app import urls
 from app.store import queries as q
-from app.store.glimpses import get_strongest
+from app.store.glimpses import get_company
 from app.web import build
 from app.web import contexts as c
 from app.web.charts import activation_chart, profile_chart
@@ -26,11 +26,9 @@ async def load_feature(request: Request, slug: str, index: int, text: str | None
     async with state.database.connect() as db:
         sae, latent = await find_latent(request, db, slug, index)
         examples = await q.get_examples(db, sae, index)
-        company = [*latent.neighbour_ids, *(latent.coactive_ids or [])]
-        others = await q.get_summaries(db, sae.id, company)
-        strongest = await get_strongest(db, sae, company)
+        others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
         documents = await q.get_documents(db, sae.corpus_id, latent.document_ids or [])
-    page = build.feature_page(sae, latent, examples, others, documents, strongest, await state.vocabulary(sae))
+    page = build.feature_page(sae, latent, examples, others, documents, await state.vocabulary(sae))
     if text is None:
         return page
     peak = max(latent.maximum, -latent.minimum)

@@ -1,8 +1,8 @@
 """Token heat maps."""
 
 import html
-import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -12,6 +12,11 @@ from app.web.formats import sig
 
 LEVELS = 10
 SPECIAL = re.compile(r"<\|[^|<>]*\|>|<s>|<bos>")
+
+
+# The share from which each level is taken: where 10 * log(1 + 9 share) / log 10 rounds up to it.
+_FROM = [(10 ** ((level - 0.5) / LEVELS) - 1) / 9 for level in range(1, LEVELS + 1)]
+_POSITIVE, _NEGATIVE = ([f"{sign}{level}" for level in range(LEVELS + 1)] for sign in "an")
 
 
 class Span(NamedTuple):
@@ -30,28 +35,43 @@ def heat_class(value: float, maximum: float) -> str:
     """
     if value == 0 or maximum <= 0:
         return "a0"
-    share = min(abs(value) / maximum, 1.0)
-    level = max(1, round(LEVELS * math.log10(1 + 9 * share)))
-    return f"{'n' if value < 0 else 'a'}{level}"
+    level = max(1, bisect_right(_FROM, abs(value) / maximum))
+    return _NEGATIVE[level] if value < 0 else _POSITIVE[level]
+
+
+def whole_characters(
+    tokens: Sequence[str], activations: Sequence[float]
+) -> tuple[Sequence[str], Sequence[float], Sequence[int]]:
+    """Tokens that hold only part of a character joined with the one that completes it: the texts, of each the value of
+    largest magnitude, and the place of its last token."""
+    if "" not in tokens:
+        return tokens, activations, range(len(tokens))
+    texts: list[str] = []
+    values: list[float] = []
+    ends: list[int] = []
+    value, last = 0.0, len(tokens) - 1
+    for place, (token, activation) in enumerate(zip(tokens, activations, strict=True)):
+        if abs(activation) > abs(value):
+            value = activation
+        if token or place == last:
+            texts.append(token)
+            values.append(value)
+            ends.append(place)
+            value = 0.0
+    return texts, values, ends
 
 
 def spans(
     tokens: Sequence[str], activations: Sequence[float], maximum: float, peak: int | None
 ) -> Iterator[Span | str]:
-    """Tokens as spans where something fires and at the peak, as bare text elsewhere. Tokens that hold only part of
-    a character join the one that completes it, with the value of largest magnitude."""
-    value, is_peak, last = 0.0, False, len(tokens) - 1
-    for place, (token, activation) in enumerate(zip(tokens, activations, strict=True)):
-        if abs(activation) > abs(value):
-            value = activation
-        is_peak = is_peak or place == peak
-        if not (token or place == last):
-            continue
-        if value or is_peak:
-            yield Span(token, heat_class(value, maximum), value, is_peak)
-            value, is_peak = 0.0, False
+    """Tokens as spans where something fires and at the peak, as bare text elsewhere; whole characters only."""
+    texts, values, ends = whole_characters(tokens, activations)
+    marked = None if peak is None or peak < 0 else bisect_left(ends, peak)
+    for place, (text, value) in enumerate(zip(texts, values, strict=True)):
+        if value or place == marked:
+            yield Span(text, heat_class(value, maximum), value, place == marked)
         else:
-            yield token
+            yield text
 
 
 def heat(tokens: Sequence[str], activations: Sequence[float], maximum: float, peak: int | None) -> Markup:

@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, Response
 from app import urls
 from app.errors import UnsupportedFormat
 from app.store import queries as q
-from app.store.glimpses import get_strongest
+from app.store.glimpses import get_company
 from app.web import build
 from app.web.charts import activation_chart
 from app.web.examples import Look
@@ -29,7 +29,7 @@ async def load_card(request: Request, slug: str, index: int) -> FeatureCard:
     state = state_of(request)
     async with state.database.connect() as db:
         sae, latent = await find_latent(request, db, slug, index)
-        strongest = (await get_strongest(db, sae, [index])).get(index)
+        strongest = (await get_company(db, sae, [index]))[index].strongest
     vocabulary = await state.vocabulary(sae)
     return FeatureCard(
         sae=sae.slug,
