@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__, urls
@@ -93,6 +94,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(SQLAlchemyError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
     app.mount("/static", CompressedStaticFiles(directory=ROOT / "static"), name="static")
     for routes in (
@@ -148,7 +150,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     elif isinstance(error, SaescopeError):
         shown = error
     elif isinstance(error, HTTPException):
-        known = {404: "There is nothing here.", 405: f"{request.method} is not answered here; see /api/docs."}
+        known = {
+            400: "The body is not JSON.",
+            404: "There is nothing here.",
+            405: f"{request.method} is not answered here; see /api/docs.",
+        }
         shown = SaescopeError(known.get(error.status_code, f"{error.detail}."))
         shown.status, shown.code = error.status_code, {404: "not_found", 405: "method"}.get(error.status_code, "error")
     else:
@@ -156,9 +162,10 @@ async def _refuse(request: Request, error: Exception) -> Response:
         if told is None:
             raise error
         shown = told
+    headers = error.headers if isinstance(error, HTTPException) else None  # Allow, of a method that is not answered
     path = request.url.path
     if path.endswith(".json") or path.startswith("/api/"):
-        return JSONResponse(shown.as_json(), status_code=shown.status)
+        return JSONResponse(shown.as_json(), status_code=shown.status, headers=headers)
     titles = {404: "Not found", 413: "Too long", 503: "Not available"}
     found = re.match(r"/saes/([^/]+)/.", path)
     known_sae = found and shown.code not in ("sae_unknown", "database_unavailable")
@@ -170,11 +177,16 @@ async def _refuse(request: Request, error: Exception) -> Response:
         back=urls.sae(found[1]) if found and known_sae else None,
     )
     if not request.headers.get("hx-request"):
-        return HTMLResponse(render_page("error.html", page=page), status_code=shown.status)
+        return HTMLResponse(render_page("error.html", page=page), status_code=shown.status, headers=headers)
     # The fragment takes the place of what it was to be swapped for, so the next request finds its target again.
     _, _, place = request.headers.get("hx-target", "").partition("#")
     fragment = render_page("error_fragment.html", page=page, place=place if place.isidentifier() else "")
     return HTMLResponse(fragment, status_code=shown.status, headers={"hx-push-url": "false"})
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client left before its body was whole: nobody reads this answer."""
+    return Response(status_code=400)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

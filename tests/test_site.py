@@ -212,11 +212,40 @@ def test_bodies_and_methods_that_do_not_fit_are_one_sentence(client):
         422, "The body is not JSON.",
     )  # fmt: skip
     assert "Content-Type: application/json" in told(client.post("/api/inspect", content=b"{}"))[1]
-    assert told(client.get("/api/inspect"))[0] in (404, 405)
+    assert told(client.post("/api/inspect", content=b'{"text": "\xff"}', headers=JSON)) == (
+        400,
+        "The body is not JSON.",
+    )
+    assert client.get("/api/inspect").status_code == 404
+    wrong = client.post("/saes.json")
+    assert (told(wrong)[0], wrong.headers["allow"]) == (405, "GET")
     missing = client.get("/static/missing.js?v=1")
     assert missing.status_code == 404
     assert "immutable" not in missing.headers.get("cache-control", "")
     assert client.head(BASE).status_code == 200
+
+
+def test_a_client_that_leaves_before_its_body_is_whole_is_no_error(harvested, settings, caplog):
+    import asyncio
+
+    sent = []
+    parts = iter([{"type": "http.request", "body": b'{"te', "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive():
+        return next(parts)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/api/inspect", "raw_path": b"/api/inspect", "query_string": b"", "root_path": "",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    asyncio.run(create_app(settings)(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert not caplog.records
 
 
 def test_many_prompts_at_once_are_all_answered_and_keep_no_page_waiting(client):

@@ -60,6 +60,16 @@ class SAERecord:
 
 
 @dataclass(frozen=True)
+class RevisionRecord:
+    """One harvest of an SAE."""
+
+    revision: str
+    corpus: str
+    tokens: int
+    finished: datetime
+
+
+@dataclass(frozen=True)
 class LatentRecord:
     """Every column of a latent; see app.store.tables."""
 
@@ -165,6 +175,15 @@ _NAMED = _saes().where(t.sae.c.slug == bindparam("slug")).order_by(t.sae.c.id.de
 _PINNED = _NAMED.where(t.sae.c.revision == bindparam("revision"))
 
 
+_REVISIONS = (
+    select(t.sae.c.revision, t.corpus.c.name, t.harvest.c.tokens, t.harvest.c.finished)
+    .join(t.harvest, t.harvest.c.sae_id == t.sae.c.id)
+    .join(t.corpus, t.harvest.c.corpus_id == t.corpus.c.id)
+    .where(t.sae.c.slug == bindparam("slug"))
+    .order_by(t.sae.c.id.desc())
+)
+
+
 def _sae(row: Any, *, pinned: bool = False) -> SAERecord:
     values = dict(row._mapping)
     return SAERecord(**{**values, "signed": bool(values["signed"])}, pinned=pinned)
@@ -199,6 +218,11 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
         )
     slugs = (await connection.execute(select(t.sae.c.slug).distinct().order_by(t.sae.c.slug).limit(20))).scalars()
     raise UnknownSAE(f"There is no SAE {slug!r} here; there are: {', '.join(slugs) or 'none yet'}.", sae=slug)
+
+
+async def list_revisions(connection: AsyncConnection, slug: str) -> list[RevisionRecord]:
+    """Every revision of an SAE, the newest first."""
+    return [RevisionRecord(*row) for row in await connection.execute(_REVISIONS, {"slug": slug})]
 
 
 async def get_latent(connection: AsyncConnection, sae_id: int, index: int) -> LatentRecord | None:

@@ -181,6 +181,8 @@ class SAECard(BaseModel):
     n_latents: int
     dead: int
     metrics: Metrics
+    corpus: str
+    tokens: int
     url: str
 
 
@@ -203,6 +205,16 @@ class LatentRow(BaseModel):
     url: str
 
 
+class Revision(BaseModel):
+    """A harvest of an SAE that is kept."""
+
+    revision: str
+    corpus: str
+    tokens: int
+    finished: str
+    url: str
+
+
 class SAEPage(BaseModel):
     """/saes/{sae} and its twin."""
 
@@ -222,6 +234,7 @@ class SAEPage(BaseModel):
     metrics: Metrics
     harvest: Harvest
     density_histogram: Histogram  # edges in log10(density), latents that never fire left out
+    revisions: list[Revision]  # every one that is kept, the newest first
 
 
 class FeatureTest(BaseModel):

@@ -32,7 +32,7 @@ def environment() -> Environment:
     )  # fmt: skip
     env.globals.update(urls=urls, static=static, version=__version__, heat_map=heat, visible=visible,
         absolute=absolute, frame=frame,
-        example_heat=examples.example_heat, histogram_values=charts.histogram_values,
+        example_heat=examples.example_heat, fold=examples.fold, histogram_values=charts.histogram_values,
         bars_chart=browse_charts.bars_chart, pairs=browse_charts.pairs,
         profile_values=charts.profile_values, ranked=charts.ranked, percents=charts.percents,
     )  # fmt: skip
