@@ -13,20 +13,24 @@ from app.sae.topk import TopK
 CHUNK_ELEMENTS = 1 << 24  # of gathered decoder rows: 64 MiB in fp32
 
 
-def unit_row(sae: SAE, latent: int, x: Tensor) -> Tensor:
-    """x: [positions, d_in], what was encoded -> [positions, d_out] fp32, all writes side by side.
-
-    The decoder row, divided by its norm where the SAE's activations hold the norm already, and stretched as ``decode``
-    undoes the normalisation of each position. Gates of a crosscoder's layers count as open.
-    """
+def decoder_row(sae: SAE, latent: int) -> Tensor:
+    """[d_out] fp32, all writes side by side: what one unit adds to the reconstruction before the normalisation is
+    undone. The row of W_dec, divided by its norm where the SAE's activations hold the norm already; gates of a
+    crosscoder's layers count as open."""
     if isinstance(sae, CLT):
         owner, own = divmod(latent, sae.W_enc.shape[2])
         rows = [W[owner, own] if owner <= to else torch.zeros_like(W[0, own]) for to, W in enumerate(sae.W_dec_to)]
-        return torch.cat(rows).float().expand(len(x), -1)
+        return torch.cat(rows).float()
     row = sae.W_dec[latent].float()
     if isinstance(sae, TopK) and sae.rescale_by_decoder_norm:
         row = row / sae.decoder_norms[latent]
-    return row * _normalisation(sae).slope(x)
+    return row
+
+
+def unit_row(sae: SAE, latent: int, x: Tensor) -> Tensor:
+    """x: [positions, d_in], what was encoded -> [positions, d_out] fp32: ``decoder_row`` stretched as ``decode`` undoes
+    the normalisation of each position."""
+    return decoder_row(sae, latent) * _normalisation(sae).slope(x)
 
 
 def pulled_back(sae: SAE, acts: Acts, x: Tensor, gradient: Tensor) -> Tensor:
