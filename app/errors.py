@@ -37,6 +37,21 @@ class LatentOutOfRange(SaescopeError):
     status = 404
 
 
+class InvalidEdit(SaescopeError):
+    code = "edit_invalid"
+    status = 422
+
+
+class EditUnsupported(SaescopeError):
+    code = "edit_unsupported"
+    status = 501
+
+
+class AttributionUnsupported(SaescopeError):
+    code = "attribution_unsupported"
+    status = 501
+
+
 class PageNotFound(SaescopeError):
     code = "not_found"
     status = 404

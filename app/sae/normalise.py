@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Kind = Literal["none", "scale", "unit_norm", "layer_norm"]
@@ -53,6 +54,21 @@ class Normalisation:
                 return x_hat * _std(x - mean) + mean
             case _:
                 return x_hat
+
+    def slope(self, x: Tensor) -> Tensor:
+        """How much ``back`` stretches, d back / d x_hat: [positions, 1] fp32."""
+        ones = torch.ones(len(x), 1, device=x.device)
+        if not self.undo:
+            return ones
+        match self.kind:
+            case "scale":
+                return ones / self.scale_out
+            case "unit_norm":
+                return ones / _unit_factor(x.float())
+            case "layer_norm":
+                return _std(x.float() - x.float().mean(-1, keepdim=True))
+            case _:
+                return ones
 
 
 def _std(centred: Tensor) -> Tensor:
