@@ -157,6 +157,16 @@ class ServerBusy(SaescopeError):
     status = 503
 
 
+class EngineBusy(SaescopeError):
+    code = "engine_busy"
+    status = 503
+
+
+class EngineStopped(SaescopeError):
+    code = "engine_stopped"
+    status = 503
+
+
 class CrossSite(SaescopeError):
     code = "cross_site"
     status = 403

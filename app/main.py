@@ -21,6 +21,7 @@ from app.errors import BadRequest, SaescopeError
 from app.harvest.job import in_dtype, read_sae
 from app.jobs import Harvests
 from app.live.engine import Engine
+from app.live.residents import Residents
 from app.settings import Settings
 from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
@@ -56,13 +57,18 @@ def create_app(settings: Settings) -> FastAPI:
         sync = sync_engine(url)
         await asyncio.to_thread(migrate, sync)
         sync.dispose()
-        engine = Engine(
+        residents = Residents(
             lambda path: in_dtype(read_sae(path), settings.sae_dtype),
             dtype=settings.dtype,
             device=settings.device,
+            budget=None if settings.engine_gb is None else int(settings.engine_gb * 1e9),
+        )
+        engine = Engine(
+            residents,
             max_tokens=settings.max_prompt_tokens,
             max_chars=settings.max_prompt_chars,
             batch_tokens=settings.batch_tokens,
+            waiting=settings.engine_waiting,
         )
         engine.start()
         database = async_engine(url)
@@ -162,7 +168,9 @@ async def _refuse(request: Request, error: Exception) -> Response:
         if told is None:
             raise error
         shown = told
-    headers = error.headers if isinstance(error, HTTPException) else None  # Allow, of a method that is not answered
+    headers = dict((error.headers or {}) if isinstance(error, HTTPException) else {})  # Allow, of a wrong method
+    if "retry_after" in shown.detail:
+        headers["Retry-After"] = str(shown.detail["retry_after"])
     path = request.url.path
     if path.endswith(".json") or path.startswith("/api/"):
         return JSONResponse(shown.as_json(), status_code=shown.status, headers=headers)

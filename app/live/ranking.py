@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from app.live.engine import PromptRun
+from app.live.prompt import Reading
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ def strength_of(share: npt.NDArray[np.float64], density: npt.NDArray[np.float32]
 
 
 def rank(
-    run: PromptRun, scale: Scale, *, token: int | None, by: Literal["strength", "activation"], top: int
+    run: Reading, scale: Scale, *, token: int | None, by: Literal["strength", "activation"], top: int
 ) -> tuple[list[Ranked], int]:
     """The ``top`` latents over the whole prompt, or at position ``token``; and how many are active there.
 
@@ -66,7 +66,7 @@ def rank(
     return ranked, len(index)
 
 
-def _rows(run: PromptRun, wanted: npt.NDArray[np.int64]) -> dict[int, list[tuple[int, float]]]:
+def _rows(run: Reading, wanted: npt.NDArray[np.int32]) -> dict[int, list[tuple[int, float]]]:
     """Each wanted latent's activations over the whole prompt, as (position, value)."""
     mine = np.flatnonzero(np.isin(run.latent, wanted))
     rows: dict[int, list[tuple[int, float]]] = {int(index): [] for index in wanted}

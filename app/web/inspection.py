@@ -47,12 +47,13 @@ async def run_inspect(
     page from being read."""
     state = state_of(request)
     check_unicode(text)
-    run = await state.engine.inspect(target(sae, state.settings.home), text)
+    run = await state.engine.read([target(sae, state.settings.home)], text)
+    reading = run.readings[sae.revision]
     if token is not None and token >= len(run.pieces):
         raise BadRequest(f"The text has no token {token}; its tokens are 0 to {len(run.pieces) - 1}.", token=token)
     async with state.database.connect() as db:
-        ranked, active = rank(run, await state.scale(db, sae), token=token, by=sort, top=top)
-        taken = (run.steps or {}).get(token, []) if token is not None else []
+        ranked, active = rank(reading, await state.scale(db, sae), token=token, by=sort, top=top)
+        taken = (reading.steps or {}).get(token, []) if token is not None else []
         summaries = await q.get_summaries(db, sae.id, [*(r.index for r in ranked), *(index for index, _ in taken)])
     vocabulary = await state.vocabulary(sae)
     return c.InspectResult(
@@ -84,7 +85,7 @@ async def run_inspect(
             for r in ranked
         ],
         steps=None
-        if run.steps is None or token is None
+        if reading.steps is None or token is None
         else [
             c.PursuitStep(
                 index=index, label=summaries[index].label, residual=left, url=urls.feature(sae.address, index)
@@ -99,9 +100,10 @@ async def run_test(request: Request, sae: q.SAERecord, index: int, peak: float, 
     """One latent's activations on ``text``; ``peak`` is its max|a| in the harvest."""
     state = state_of(request)
     check_unicode(text)
-    run = await state.engine.inspect(target(sae, state.settings.home), text)
-    values = [0.0] * len(run.pieces)
-    for place, value in zip(run.position[run.latent == index], run.value[run.latent == index], strict=True):
+    run = await state.engine.read([target(sae, state.settings.home)], text)
+    reading, values = run.readings[sae.revision], [0.0] * len(run.pieces)
+    mine = reading.latent == index
+    for place, value in zip(reading.position[mine], reading.value[mine], strict=True):
         values[int(place)] = float(value)
     position = max(range(len(values)), key=lambda place: abs(values[place]))
     strongest = values[position]
