@@ -142,6 +142,11 @@ class RunEnded(SaescopeError):
     status = 409
 
 
+class UnknownInspection(SaescopeError):
+    code = "inspection_unknown"
+    status = 404
+
+
 class DecoderUnavailable(SaescopeError):
     code = "decoder_unavailable"
     status = 422

@@ -154,10 +154,10 @@ def test_the_cache_forgets_what_was_used_longest_ago():
 
     cache = Cache(3000)
     for text in "abc":
-        cache.add(("p", text), run(60))
-    assert cache.get(("p", "a")) is not None
-    cache.add(("p", "d"), run(60))
-    assert [cache.get(("p", text)) is not None for text in "abcd"] == [True, False, True, True]
+        cache.add(("p", text, False), run(60))
+    assert cache.get(("p", "a", False)) is not None
+    cache.add(("p", "d", False), run(60))
+    assert [cache.get(("p", text, False)) is not None for text in "abcd"] == [True, False, True, True]
 
 
 def slow(engine):

@@ -116,12 +116,13 @@ def test_inspect_agrees_with_encoding_the_prompt(client, tiny):
     acts = read_activations(tiny.model, torch.tensor([ids]), [hook])[hook][0, 1:]
     dense = random_sae().encode(acts).dense(40)
     assert "".join(result["tokens"][1:]) == text
-    assert {latent["index"] for latent in result["latents"]} == set(dense.nonzero()[:, 1].tolist())
-    for latent in result["latents"]:
+    shown = result["saes"][0]["latents"]
+    assert {latent["index"] for latent in shown} == set(dense.nonzero()[:, 1].tolist())
+    for latent in shown:
         for place, value in latent["activations"]:
             assert value == pytest.approx(float(dense[place - 1, latent["index"]]), rel=1e-4)
         assert latent["activation"] == max(value for _, value in latent["activations"])
-    strengths = [latent["strength"] for latent in result["latents"]]
+    strengths = [latent["strength"] for latent in shown]
     assert strengths == sorted(strengths, reverse=True)
 
 
@@ -181,14 +182,14 @@ def test_odd_texts_are_read_whole(client, text):
 def test_a_feature_is_tried_on_a_text_of_ones_own(client):
     text = "Paris is a warm cat"
     everything = client.post("/api/inspect", json={"text": text, "sae": SLUG, "top": 500}).json()
-    for latent in everything["latents"][:3]:
+    for latent in everything["saes"][0]["latents"][:3]:
         page = client.get(f"{BASE}/features/{latent['index']}.json", params={"text": text}).json()["test"]
         assert [[i, a] for i, a in enumerate(page["activations"]) if a] == latent["activations"]
         assert page["position"] == latent["position"]
         assert page["share"] == pytest.approx(latent["share"], rel=1e-5)
         html = client.get(f"{BASE}/features/{latent['index']}", params={"text": text}).text
         assert "Strongest" in html
-    silent = next(i for i in range(40) if i not in {one["index"] for one in everything["latents"]})
+    silent = next(i for i in range(40) if i not in {one["index"] for one in everything["saes"][0]["latents"]})
     assert "It does not fire on this text" in client.get(f"{BASE}/features/{silent}", params={"text": text}).text
     assert client.get(f"{BASE}/features/3", params={"text": " "}).status_code == 422
     assert client.get(f"{BASE}/features/3.json").json()["test"] is None
@@ -282,7 +283,9 @@ def test_a_pinned_address_shows_its_revision_and_links_within_it(client, harvest
     text = client.get(f"{pinned}/features/3").text
     assert f'href="{pinned}/features/4"' in text
     assert "Pinned to revision" in text
-    assert client.get("/inspect.json", params={"sae": pinned[6:], "text": "Paris"}).json()["result"]["latents"]
+    assert client.get("/inspect.json", params={"sae": pinned[6:], "text": "Paris"}).json()["result"]["saes"][0][
+        "latents"
+    ]
 
 
 def test_the_api_page_names_every_json_route(client):

@@ -15,6 +15,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
+from app.corpus.chat import as_chat, rendered
+from app.corpus.document import Document
 from app.errors import EmptyText, EngineBusy, EngineStopped, OutOfMemory, TextTooLong, TooLarge
 from app.live.cache import Cache
 from app.live.forward import CHUNK, Chunk, Probe, joined, read_batch, read_long
@@ -32,6 +34,7 @@ class _Request:
 
     targets: Sequence[Target]
     text: str = ""
+    chat: bool = False
     predict: bool = False
     steps: Steps | None = None
     future: "Future[Any]" = field(default_factory=Future)
@@ -104,11 +107,15 @@ class Engine:
             self._thread.join()
             self._thread = None
 
-    async def read(self, targets: Sequence[Target], text: str, *, predict: bool = False) -> PromptRun:
-        """``text`` as the subject of ``targets`` and their SAEs read it; ``predict`` adds what the subject expects.
+    async def read(
+        self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
+    ) -> PromptRun:
+        """``text`` as the subject of ``targets`` and their SAEs read it; ``chat`` puts it into the subject's chat
+        template as a user's message, ``predict`` adds what the subject expects.
 
         Raises:
             EmptyText, TextTooLong: with the limit and what was given.
+            BadRequest: there is no chat template.
             SubjectUnavailable, InvalidSAE, TooLarge: the files are gone or broken, or larger than the memory allowed.
             EngineBusy: too many are waiting. EngineStopped: the server is being stopped.
         """
@@ -120,13 +127,13 @@ class Engine:
                 characters=len(text),
                 limit=self.max_chars,
             )
-        key = (targets[0].subject_path, text)
+        key = (targets[0].subject_path, text, chat)
         known = self._cache.get(key)
         missing = [t for t in targets if known is None or t.revision not in known.readings]
         if known is not None and not missing and (known.predictions is not None or not predict):
             return known
         ask = predict and (known is None or known.predictions is None)
-        request = _Request(missing or targets[:1], text, predict=ask)
+        request = _Request(missing or targets[:1], text, chat, ask)
         run: PromptRun = await self._answer(request)
         return self._cache.add(key, run)
 
@@ -238,14 +245,17 @@ class Engine:
         loaded = self.residents.lease(request.targets)
         try:
             if request.steps is None:
-                request.ids = self._tokens(loaded.subject, request.text)
+                request.ids = self._tokens(loaded.subject, request.text, chat=request.chat)
         except BaseException:
             self.residents.release(loaded)
             raise
         request.loaded = loaded
 
-    def _tokens(self, subject: Subject, text: str) -> list[int]:
-        ids = subject.encode(text)
+    def _tokens(self, subject: Subject, text: str, *, chat: bool) -> list[int]:
+        document = Document("the text", text)
+        ids = subject.encode(rendered(as_chat(document) if chat else document, subject.tokenizer))
+        if chat and ids[:1] == [subject.bos_id]:  # some templates write it themselves
+            del ids[0]
         bos = [subject.bos_id] if subject.bos_id is not None else []
         limit = min(self.max_tokens, subject.max_context)
         if len(ids) + len(bos) > limit:

@@ -6,6 +6,7 @@
 from sqlalchemy import (
     REAL,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Double,
@@ -193,4 +194,17 @@ run = Table(
     Column("beat", DateTime(timezone=True)),
     Column("finished", DateTime(timezone=True)),
     Index("run_open", "id", postgresql_where=text("state IN ('queued', 'running', 'stopping')")),
+)
+
+inspection = Table(
+    "inspection",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("subject", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("chat", Boolean, nullable=False),
+    Column("slugs", ARRAY(Text), nullable=False),
+    Column("revisions", ARRAY(Text), nullable=False),
+    Column("data", LargeBinary, nullable=False),
 )

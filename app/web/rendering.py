@@ -11,7 +11,7 @@ from jinja2_fragments import render_block as _render_block
 from app import __version__, urls
 from app.web import browse_charts, charts, examples
 from app.web.formats import duration, percent, sig, thousands
-from app.web.heat import heat, visible
+from app.web.heat import floats, heat, heat_row, visible
 from app.web.sharing import absolute, frame
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,6 +36,8 @@ def environment() -> Environment:
         bars_chart=browse_charts.bars_chart, pairs=browse_charts.pairs,
         profile_values=charts.profile_values, ranked=charts.ranked, percents=charts.percents,
     )  # fmt: skip
+    env.globals.update(row=heat_row, floats=floats)
+    env.tests.update(in_pinned=lambda address: "@" in address)
     env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration)
     return env
 
