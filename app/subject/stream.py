@@ -2,13 +2,14 @@
 
 import re
 from collections.abc import Callable
+from typing import Any
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from app.errors import SubjectUnavailable
 from app.subject.hook_names import hook_point, stack_of
-from app.subject.hooks import HookPoint, tap
+from app.subject.hooks import HookPoint, resolve, tap
 
 
 def rewrite(model: nn.Module, point: HookPoint, change: Callable[[Tensor], Tensor | None]) -> list[RemovableHandle]:
@@ -66,6 +67,21 @@ def adds_to_stream(model: nn.Module, point: HookPoint) -> bool:
     return point in whole or (point in parts and not scaled)
 
 
+def along_stream(model: nn.Module, point: HookPoint, gradient: Tensor) -> Tensor | None:
+    """What of ``gradient`` [d_model] fp32, taken with respect to the residual stream, reaches ``point`` by the stream
+    alone: [d] fp32. The gradient itself where ``point`` adds to the stream; through the last layer of the attention
+    or the MLP where it is that layer's input; None elsewhere."""
+    if adds_to_stream(model, point):
+        return gradient
+    layer, part = layer_of(model, point), HookPoint(point.module.rpartition(".")[0], "out")
+    inner = layer is not None and point in (_named("attn.hook_z", layer, model), _named("mlp.hook_post", layer, model))
+    if not inner or not adds_to_stream(model, part):
+        return None
+    module: Any = resolve(model, point)
+    weight: Tensor = module.weight.detach().float()
+    return gradient @ weight if isinstance(module, nn.Linear) else weight @ gradient  # GPT-2's Conv1D keeps [in, out]
+
+
 def _middle(layer: int, model: nn.Module) -> HookPoint | None:
     """The norm's input between a block's attention and its MLP, where it is the stream: not where both read the same
     (GPT-NeoX, Falcon), nor where norms come after (OLMo 2)."""
@@ -79,6 +95,6 @@ def _middle(layer: int, model: nn.Module) -> HookPoint | None:
 
 def _named(site: str, layer: int, model: nn.Module) -> HookPoint | None:
     try:
-        return hook_point(f"blocks.{layer}.hook_{site}", model)
+        return hook_point(f"blocks.{layer}.{site}", model)
     except SubjectUnavailable:
         return None
