@@ -26,6 +26,7 @@ from app.settings import Settings
 from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
+from app.web.attribution import router as attribution
 from app.web.browse import router as browse
 from app.web.compare import router as compare
 from app.web.contexts import ErrorPage
@@ -36,6 +37,7 @@ from app.web.freshness import NotModified, not_modified, site_version
 from app.web.guard import Guard
 from app.web.headers import Headers, secure
 from app.web.inspection import router as inspection
+from app.web.intervention import router as intervention
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
 from app.web.rendering import ROOT, render_page
@@ -112,6 +114,8 @@ def create_app(settings: Settings) -> FastAPI:
         example_page,
         previews,
         inspection,
+        intervention,
+        attribution,
         runs,
         patterns,
         fallback,

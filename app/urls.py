@@ -147,6 +147,28 @@ def keep_inspection() -> str:
     return "/inspect/keep"
 
 
+def intervene(**state: object) -> str:
+    """A text without and with latents edited; ``feature``, ``kind`` and ``strength`` are lists of one length."""
+    return "/intervene" + _query(**state)
+
+
+def intervene_json(**state: object) -> str:
+    return "/intervene.json" + _query(**state)
+
+
+def attribute(**state: object) -> str:
+    """Which latents a prediction hangs on."""
+    return "/attribute" + _query(**state)
+
+
+def attribute_json(**state: object) -> str:
+    return "/attribute.json" + _query(**state)
+
+
+def api_generate() -> str:
+    return "/api/generate"
+
+
 def harvests(*, cursor: str | None = None) -> str:
     """Every run of a harvest, and, by POST, the start of one."""
     return "/harvests" + _query(cursor=cursor)

@@ -10,7 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,7 +137,7 @@ class Engine:
         run: PromptRun = await self._answer(request)
         return self._cache.add(key, run)
 
-    async def stream(self, targets: Sequence[Target], steps: Steps) -> AsyncIterator[Any]:
+    async def stream(self, targets: Sequence[Target], steps: Steps) -> AsyncGenerator[Any, None]:
         """What ``steps`` yields of the subject and the SAEs of ``targets``, run a step at a time in the engine's
         thread; leaving the loop ends it.
 
@@ -245,15 +245,24 @@ class Engine:
         loaded = self.residents.lease(request.targets)
         try:
             if request.steps is None:
-                request.ids = self._tokens(loaded.subject, request.text, chat=request.chat)
+                request.ids = self.tokens(loaded.subject, request.text, chat=request.chat)
         except BaseException:
             self.residents.release(loaded)
             raise
         request.loaded = loaded
 
-    def _tokens(self, subject: Subject, text: str, *, chat: bool) -> list[int]:
+    def tokens(self, subject: Subject, text: str, *, chat: bool, reply: bool = False) -> list[int]:
+        """The ids of ``text``, BOS included; for the engine's own thread. ``reply``: a chat's answer is to follow.
+
+        Raises:
+            EmptyText, TextTooLong, BadRequest: as ``read``.
+        """
+        if not text.strip():
+            raise EmptyText("There is no text; give at least one word.")
         document = Document("the text", text)
-        ids = subject.encode(rendered(as_chat(document) if chat else document, subject.tokenizer))
+        if chat:
+            text = rendered(as_chat(document), subject.tokenizer, reply=reply)
+        ids = subject.encode(text)
         if chat and ids[:1] == [subject.bos_id]:  # some templates write it themselves
             del ids[0]
         bos = [subject.bos_id] if subject.bos_id is not None else []

@@ -116,6 +116,14 @@ def _steps(
             return
 
 
+@torch.inference_mode()
+def likeliest(model: nn.Module, token_ids: Sequence[int]) -> int:
+    """The token the model expects most after ``token_ids``."""
+    output: Any = model.get_output_embeddings()  # type: ignore[operator]
+    ids = torch.tensor([token_ids], device=output.weight.device)
+    return int(model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].argmax())
+
+
 class _Draw:
     """The next token of each row, all with one step's noise."""
 
