@@ -351,3 +351,23 @@ def test_an_sae_that_writes_a_norms_unit_is_refused(tiny, ids, metric):
     unit = replace(sae, config=replace(sae.config, writes=("blocks.1.ln2.hook_normalized",)))
     with pytest.raises(EditUnsupported, match="no module's input or output"):
         attributed(tiny, [unit], ids, metric)
+
+
+def test_logits_of_a_subject_in_half_precision_are_not_rounded_to_it(tiny):
+    import copy
+
+    from app.subject.precise import fp32_logits
+
+    half = copy.deepcopy(tiny.model).bfloat16()
+    ids = torch.tensor([[tiny.bos_id, *tiny.encode("Paris is the capital")]])
+    with torch.inference_mode():
+        rounded = half(input_ids=ids).logits
+        with fp32_logits(half):
+            whole = half(input_ids=ids).logits
+        hidden = half.model(input_ids=ids).last_hidden_state
+        again = half(input_ids=ids).logits
+    assert (rounded.dtype, whole.dtype, again.dtype) == (torch.bfloat16, torch.float32, torch.bfloat16)
+    torch.testing.assert_close(whole, hidden.float() @ half.lm_head.weight.float().T)
+    assert (whole.bfloat16().float() != whole).any()
+    with fp32_logits(tiny.model):
+        assert not tiny.model.lm_head._forward_hooks

@@ -16,6 +16,7 @@ from app.sae.base import SAE
 from app.sae.unit_rows import pulled_back
 from app.subject.hook_names import hook_point
 from app.subject.hooks import HookPoint, tap
+from app.subject.precise import fp32_logits
 from app.subject.stream import rewrite
 
 
@@ -135,8 +136,9 @@ def attribute(
         check_writes(sae, model)
     with torch.inference_mode(False):
         ids = torch.tensor(token_ids[: metric.position + 1], device=output.weight.device)
-        value, parts, path = _clean(model, saes, ids, metric, special_ids)
-    with torch.inference_mode():
+        with fp32_logits(model):
+            value, parts, path = _clean(model, saes, ids, metric, special_ids)
+    with torch.inference_mode(), fp32_logits(model):
         special = torch.tensor(sorted(special_ids), dtype=torch.int64, device=ids.device)
         kept = (~torch.isin(ids, special)).nonzero()[:, 0]
         ablate = partial(_ablate, model, ids, kept, metric, batch_tokens)

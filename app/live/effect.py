@@ -11,6 +11,7 @@ from app.errors import BadRequest, EmptyText
 from app.live.editing import Editing
 from app.live.edits import Edit
 from app.sae.base import SAE
+from app.subject.precise import fp32_logits
 
 ELEMENTS = 1 << 24  # of one row's log-probabilities at once: 64 MiB in fp32
 
@@ -79,7 +80,7 @@ def effect(
     for first in range(0, n, width):
         here = places[first : first + width]
         mask = torch.ones(2, first + len(here), dtype=torch.int64, device=ids.device)
-        with editing:
+        with editing, fp32_logits(model):
             out = model(
                 input_ids=ids[here].expand(2, -1), attention_mask=mask, position_ids=here.expand(2, -1),
                 past_key_values=cache, use_cache=True,

@@ -77,7 +77,7 @@ def _attributed(
 
 
 def _token(subject: Subject, asked: int | str) -> int:
-    """The id, or that of the text where it is one token, with or without a space before it.
+    """The id, or that of the text where it is one token, with a space before it or else as it is.
 
     Raises:
         BadRequest: there is no such token.
@@ -86,7 +86,7 @@ def _token(subject: Subject, asked: int | str) -> int:
         if not 0 <= asked < subject.n_tokens:
             raise BadRequest(f"There is no token {asked}; ids are 0 to {subject.n_tokens - 1}.", token=asked)
         return asked
-    for text in (asked, f" {asked}"):
+    for text in (f" {asked}", asked):
         ids = subject.encode(text)
         if len(ids) == 1:
             return ids[0]

@@ -29,10 +29,12 @@ class _Edited(BaseModel):
 
 class EffectBody(_Edited):
     """POST /api/effect: what the edits do to the subject's predictions on the text. ``position``: whose next tokens
-    are told, the last one where it is left out."""
+    are told, the last one where it is left out. ``by``: whether the most changed ones are those of the greatest change
+    in probability or in its logarithm, which favours tokens that stay unlikely."""
 
     position: int | None = Field(default=None, ge=0)
     top: int = Field(default=10, ge=1, le=100)
+    by: Literal["probability", "logprob"] = "probability"
 
 
 class GenerateBody(_Edited):

@@ -111,7 +111,7 @@ async def run_effect(request: Request, body: c.EffectBody, given: Prepared) -> c
         ids = ids_of(request, subject, body.text, chat=body.chat)
         found = effect(
             subject.model, [probe.sae for probe in probes], given.edits, ids, special_ids=subject.special_ids,
-            position=body.position, top=body.top,
+            position=body.position, top=body.top, by=body.by,
         )  # fmt: skip
         return subject.vocabulary.pieces(ids), found
 
