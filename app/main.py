@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import __version__, urls
 from app.errors import BadRequest, SaescopeError
 from app.harvest.job import in_dtype, read_sae
+from app.harvest.subjects import HASHES
 from app.jobs import Harvests
 from app.live.engine import Engine
 from app.settings import Settings
@@ -62,6 +63,7 @@ def create_app(settings: Settings) -> FastAPI:
             max_tokens=settings.max_prompt_tokens,
             max_chars=settings.max_prompt_chars,
             batch_tokens=settings.batch_tokens,
+            hashes=settings.home / HASHES,
         )
         engine.start()
         database = async_engine(url)

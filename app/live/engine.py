@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from app.errors import EmptyText, TextTooLong
+from app.errors import EmptyText, SubjectUnavailable, TextTooLong
 from app.sae.base import SAE, Pursuing, Steps
 from app.subject.hook_names import hook_point
 from app.subject.hooks import read_activations
+from app.subject.identity import fingerprint
 from app.subject.load import Subject, load_subject
 
 
@@ -29,6 +30,11 @@ class Target:
     subject: str
     subject_path: Path
     sae_path: Path
+    subject_sha256: str | None = None  # None in rows older than it, which are taken as what lies at the path
+
+    @property
+    def model(self) -> tuple[Path, str | None]:
+        return self.subject_path, self.subject_sha256
 
 
 @dataclass(frozen=True)
@@ -65,7 +71,7 @@ class Engine:
 
     Requests that arrive while the device is busy, or less than ``gap_s`` after one another, share one forward
     pass, up to ``batch_tokens`` padded tokens and ``wait_s`` after the first. Results are cached by
-    (subject, revision, text).
+    (subject, revision, text). ``hashes`` is the file that app.subject.identity.fingerprint remembers in.
     """
 
     def __init__(
@@ -80,6 +86,7 @@ class Engine:
         wait_s: float = 0.005,
         gap_s: float = 0.001,
         cache: int = 256,
+        hashes: Path | None = None,
     ) -> None:
         self._read_sae = read_sae
         self._dtype, self._device = dtype, device
@@ -89,7 +96,8 @@ class Engine:
         self._held: _Request | None = None
         self._cache: OrderedDict[tuple[str, str, str], PromptRun] = OrderedDict()
         self._cache_lock = threading.Lock()
-        self._subjects: dict[Path, Subject] = {}
+        self._hashes = hashes
+        self._subjects: dict[tuple[Path, str | None], Subject] = {}
         self._saes: dict[str, SAE] = {}
         self._thread: threading.Thread | None = None
         self.forwards = 0
@@ -194,7 +202,7 @@ class Engine:
             if request is None:
                 break
             longest = max(longest, len(request.ids))
-            same = request.target.subject_path == first.target.subject_path
+            same = request.target.model == first.target.model
             if not same or longest * (len(batch) + 1) > self._batch_tokens:
                 self._held = request
                 break
@@ -242,11 +250,16 @@ class Engine:
             )
 
     def _subject(self, target: Target) -> Subject:
-        if target.subject_path not in self._subjects:
-            self._subjects[target.subject_path] = load_subject(
-                target.subject_path, target.subject, self._dtype, self._device
-            )
-        return self._subjects[target.subject_path]
+        if target.model not in self._subjects:
+            subject = load_subject(target.subject_path, target.subject, self._dtype, self._device)
+            if target.subject_sha256 not in (None, fingerprint(subject, self._hashes)):
+                raise SubjectUnavailable(
+                    f"The model at {target.subject_path} is no longer the one that {target.subject} was harvested "
+                    "from; put that one back, or harvest its SAEs again.",
+                    path=str(target.subject_path),
+                )
+            self._subjects[target.model] = subject
+        return self._subjects[target.model]
 
     def _sae(self, target: Target, subject: Subject) -> SAE:
         if target.revision not in self._saes:

@@ -73,8 +73,7 @@ class Subject:
     @property
     def special_ids(self) -> list[int]:
         """Ids left out of statistics: BOS, EOS, PAD."""
-        t = self.tokenizer
-        return sorted({int(i) for i in (t.bos_token_id, t.eos_token_id, t.pad_token_id) if i is not None})
+        return special_ids(self.tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text`` without special tokens."""
@@ -98,6 +97,11 @@ class Subject:
         if isinstance(norm, nn.LayerNorm):
             folded = folded - folded.mean(0, keepdim=True)
         return folded
+
+
+def special_ids(t: Any) -> list[int]:
+    """BOS, EOS and PAD of the tokenizer ``t``."""
+    return sorted({int(i) for i in (t.bos_token_id, t.eos_token_id, t.pad_token_id) if i is not None})
 
 
 def _final_norm(model: Any) -> Any | None:
@@ -173,11 +177,19 @@ def _load(path: Path, name: str, dtype: str, device: str) -> Subject:
 
 def load_vocabulary(path: Path) -> Vocabulary:
     """The tokens of the subject in ``path``, without its weights."""
+    return Vocabulary.of(load_tokenizer(path))
+
+
+def load_tokenizer(path: Path) -> Any:
+    """
+    Raises:
+        SubjectUnavailable: there is none in ``path``.
+    """
     with _loading:
         from transformers import AutoTokenizer
 
         try:
-            return Vocabulary.of(AutoTokenizer.from_pretrained(path, local_files_only=True))
+            return AutoTokenizer.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise SubjectUnavailable(
                 f"The tokenizer at {path} could not be loaded: {str(error).splitlines()[0]}", path=str(path)
