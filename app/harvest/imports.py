@@ -26,7 +26,7 @@ class Check:
     """An SAE on a little text. ``alive`` is the fraction of latents that fired; ``warnings`` say what is absurd."""
 
     tokens: int
-    fvu: float
+    fvu: float | None
     l0: float
     alive: float
     warnings: list[str]
@@ -87,10 +87,12 @@ def check(sae: SAE, subject: Subject, sequences: list[Sequence]) -> Check:
         measured = measured or Reconstruction(y.shape[1])
         measured.update(y, sae.decode(acts, x), acts)
         fired[acts.latent] = True
-    result: dict[str, Any] = measured.result() if measured else {"tokens": 0, "fvu": float("nan"), "l0": 0.0}
-    fvu, l0, n = float(result["fvu"]), float(result["l0"]), sae.config.n_latents
+    result: dict[str, Any] = measured.result() if measured else {"tokens": 0, "fvu": None, "l0": None}
+    fvu, l0, n = result["fvu"], result["l0"] or 0.0, sae.config.n_latents
     warnings = []
-    if not fvu <= 1:
+    if fvu is None:
+        warnings.append("FVU is not defined: there is too little text, or the reconstruction overflows.")
+    elif fvu > 1:
         warnings.append(f"FVU {fvu:.3g} is worse than predicting the mean: the hook or the normalisation is wrong.")
     if l0 == 0:
         warnings.append("No latent fires: the hook, the normalisation or the threshold is wrong.")

@@ -13,7 +13,7 @@ from sqlalchemy import Engine, select
 
 from app.corpus.sequences import Corpus, Sequence
 from app.corpus.sources import Skipped
-from app.errors import BadRequest, InvalidSAE
+from app.errors import BadRequest, CorpusUnavailable, InvalidSAE
 from app.harvest.artefact import artefact, kept
 from app.harvest.examples import example_columns
 from app.harvest.harvester import Harvester
@@ -224,7 +224,14 @@ def _pass_and_save(
         checkpoint=checkpoint,
         checkpoint_seconds=job.checkpoint_seconds,
         watch=watch,
+        names=[one.job.slug for one in ready],
     )
+    if not done.harvesters[0].stats.positions:
+        checkpoint.unlink(missing_ok=True)
+        raise CorpusUnavailable(
+            f"No token of {job.corpus} counts: all {int(corpus.lengths().sum()):,} are BOS, EOS or padding; give text.",
+            corpus=job.corpus,
+        )
     look()
     for one, accumulated in zip(ready, done.harvesters, strict=True):
         if wanted is None or one in wanted:

@@ -62,6 +62,7 @@ def harvest(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
     watch: Watch | None = None,
+    names: list[str] | None = None,
 ) -> Harvested:
     """Run or finish the pass for all ``saes`` at once. No sequence is longer than ``context`` tokens.
 
@@ -71,14 +72,17 @@ def harvest(
     ``checkpoint_seconds`` have passed since the last, and continued from if it is there and the sequences it has seen
     are the corpus's still. Ctrl-C ends the pass after the batch at hand, with a checkpoint; a second one at once.
 
+    ``names`` are what refusals call the SAEs.
+
     Raises:
         BadRequest: an SAE does not fit the subject's activations.
+        InvalidSAE, SubjectUnavailable: an SAE's or the subject's activations are not finite.
         CorpusUnavailable: there is no sequence.
         DiskFull: a checkpoint could not be written.
         OutOfMemory: half a batch does not fit.
     """
     watch = watch or Watch()
-    reader = Reader(subject, saes, watch.stages)
+    reader = Reader(subject, saes, watch.stages, names)
     harvesters = reader.harvesters(parameters, context, reader.l0(corpus))
     place = restore(harvesters, checkpoint, corpus, watch.note)
     started = saved = time.perf_counter()

@@ -16,6 +16,7 @@ from app.errors import HarvestRunning
 from app.store import tables as t
 from app.store.copying import Column, Fixed, Raw, copy_in, ragged
 from app.store.engine import explained
+from app.store.plain import plain, storable
 
 Ints = npt.NDArray[np.integer[Any]]
 Chunks = Iterable[dict[str, Column]]
@@ -132,11 +133,11 @@ def save_harvest(
         sae_id = int(
             connection.execute(
                 insert(t.sae)
-                .values(subject_id=subject_id, **{**vars(sae), "signed": int(sae.signed)})
+                .values(subject_id=subject_id, **plain({**vars(sae), "signed": int(sae.signed)}))
                 .returning(t.sae.c.id)
             ).scalar_one()
         )
-        connection.execute(insert(t.harvest).values(sae_id=sae_id, corpus_id=corpus_id, **vars(harvest)))
+        connection.execute(insert(t.harvest).values(sae_id=sae_id, corpus_id=corpus_id, **plain(vars(harvest))))
         for table, types, chunks in ((t.latent, _LATENT_TYPES, latents), (t.example, _EXAMPLE_TYPES, examples)):
             _fill_partition(connection, table.name, sae_id, types, chunks)
         return sae_id
@@ -166,7 +167,7 @@ def _upsert_corpus(connection: Connection, corpus: CorpusRows) -> int:
     known = connection.execute(select(t.corpus.c.id).where(t.corpus.c.sha256 == corpus.sha256)).scalar()
     if known is not None:
         return int(known)
-    facts = {"name": corpus.name, "sha256": corpus.sha256, "context": corpus.context, "tokens": corpus.tokens}
+    facts = {"name": storable(corpus.name), "sha256": corpus.sha256, "context": corpus.context, "tokens": corpus.tokens}
     statement = insert(t.corpus).values(sequences=0, documents=0, **facts)
     corpus_id = int(connection.execute(statement.returning(t.corpus.c.id)).scalar_one())
     n_sequences = copy_in(
