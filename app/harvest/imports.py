@@ -13,6 +13,7 @@ from app.corpus.sequences import Sequence
 from app.errors import BadRequest, DiskFull, InvalidSAE
 from app.harvest.batches import counted, groups, pad
 from app.harvest.reading import Hooks
+from app.paths import expanded
 from app.sae.base import SAE
 from app.sae.formats import save
 from app.sae.metrics import Reconstruction
@@ -131,7 +132,7 @@ def find(text: str, home: Path) -> Path:
     Raises:
         InvalidSAE: neither.
     """
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.exists():
         return path
     imported = home / "imports" / text

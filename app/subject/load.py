@@ -147,7 +147,11 @@ def load_subject(path: Path, name: str, dtype: str = "auto", device: str = "auto
     Raises:
         SubjectUnavailable: the folder is missing or does not hold a causal language model.
     """
-    if not (path / "config.json").is_file():
+    try:
+        there = (path / "config.json").is_file()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise SubjectUnavailable(f"The model at {path} cannot be read: {error.strerror}.", path=str(path)) from None
+    if not there:
         raise SubjectUnavailable(
             f"No model at {path}: config.json is missing; run 'saescope demo' or give a Hugging Face folder.",
             path=str(path),

@@ -41,11 +41,16 @@ class Source:
         Raises:
             SAEFormatError: there is nothing.
         """
-        path = path.expanduser()
-        if path.is_dir():
-            return cls(path)
-        if path.is_file():
-            return cls(path.parent, path)
+        try:
+            path = path.expanduser()
+            if path.is_dir():
+                return cls(path)
+            if path.is_file():
+                return cls(path.parent, path)
+        except RuntimeError:
+            raise SAEFormatError(f"{path} names a user there is not.") from None
+        except OSError as error:  # a name too long, a folder that may not be entered
+            raise SAEFormatError(f"{path} cannot be read: {error.strerror}.") from None
         raise SAEFormatError(f"No SAE folder at {path}.")
 
     def names(self) -> list[str]:
