@@ -136,7 +136,9 @@ def test_what_was_not_measured_is_null_and_said_to_be(site):
 
 
 def test_what_is_not_defined_is_null_and_said_to_be(site):
-    constant, wide = (whole(site.get(f"/saes/{slug}.json"))["metrics"] for slug in ("constant", "overflowing"))
+    pages = [whole(site.get(f"/saes/{slug}.json")) for slug in ("constant", "overflowing")]
+    assert pages[0]["density_histogram"] == {"edges": [-0.25, 0.0], "counts": [4]}  # four fire, everywhere
+    constant, wide = (page["metrics"] for page in pages)
     assert constant["tokens"] == 40
     assert constant["fvu"] is constant["explained_variance"] is None
     assert constant["l0"] > 0

@@ -201,6 +201,24 @@ class Keys:
             )
 
 
+def active(keys: Keys, options: Options, name: str, most: int, default: int | None = None) -> int:
+    """How many of ``most`` latents are active at a position: what the files say under ``name``; where they do not, what
+    the caller says, else ``default``.
+
+    Raises:
+        SAEFormatError: files and caller contradict each other, nobody says it, or there are fewer latents.
+    """
+    said = keys.get(name) is not None
+    if not said and options.k is None and default is None:
+        raise SAEFormatError(f"{keys.where} lacks {name}; give --k.")
+    k = keys.whole(name) if said else options.k or keys.whole(name, default)
+    if options.k not in (None, k):
+        raise SAEFormatError(f"--k is {options.k}, but {keys.where} says {name} {k}; leave --k out.")
+    if k > most:
+        raise SAEFormatError(f"{f'{keys.where} says {name}' if said else '--k is'} {k}, more than the {most} latents.")
+    return k
+
+
 class Tensors:
     """The tensors of a file, taken by name; what nobody took is unknown and refused at the end."""
 
