@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from app.corpus.sequences import Sequence
-from app.errors import BadRequest, DiskFull, InvalidSAE
+from app.disk import room
+from app.errors import BadRequest, InvalidSAE
 from app.harvest.batches import counted, groups, pad
 from app.harvest.reading import Hooks
 from app.paths import expanded
@@ -114,13 +115,12 @@ def keep(sae: SAE, slug: str, home: Path, origin: dict[str, Any], *, replace: bo
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        save(partial, sae)
-        (partial / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except OSError as error:
-        raise DiskFull(f"The import could not be written to {folder}: {error.strerror}.", path=str(folder)) from error
+        with room(folder, "The import"):
+            save(partial, sae)
+            (partial / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder

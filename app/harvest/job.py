@@ -20,7 +20,7 @@ from app.harvest.harvester import Harvester
 from app.harvest.latents import density_histogram, facts, latent_columns
 from app.harvest.parameters import Parameters, parameters_json
 from app.harvest.recovery import recovered
-from app.harvest.run import Harvested, Watch, harvest
+from app.harvest.run import Harvested, Watch, forget, harvest
 from app.harvest.subjects import HASHES, inside, subject_row
 from app.sae.base import SAE, SAEFormatError
 from app.sae.formats import read
@@ -196,6 +196,7 @@ def _pass_and_save(
     skipped: Skipped,
 ) -> None:
     job = ready[0].job
+    checkpoint = _checkpoint(ready, home, total)
     wanted: list[Ready] | None = None
 
     def look() -> None:
@@ -205,14 +206,10 @@ def _pass_and_save(
             sha256 = corpus.sha256()
             wanted = [one for one in ready if not _saved(engine, one.job.slug, one.revision(sha256))]
             if not wanted:
+                forget(checkpoint)
                 raise AlreadySaved
 
     look()
-    told = json.dumps(
-        [[one.identity, one.job.slug] for one in ready] + [job.corpus, job.context, ready[0].subject, total]
-    )
-    name = hashlib.sha256((told + json.dumps(parameters_json(job.parameters))).encode()).hexdigest()[:16]
-    checkpoint = home / "work" / f"harvest-{job.slug}-{name}.pt"
     watch = replace(watch, between=_both(watch.between, look))
     done = harvester(
         subject,
@@ -227,7 +224,7 @@ def _pass_and_save(
         names=[one.job.slug for one in ready],
     )
     if not done.harvesters[0].stats.positions:
-        checkpoint.unlink(missing_ok=True)
+        forget(checkpoint)
         raise CorpusUnavailable(
             f"No token of {job.corpus} counts: all {int(corpus.lengths().sum()):,} are BOS, EOS or padding; give text.",
             corpus=job.corpus,
@@ -236,7 +233,17 @@ def _pass_and_save(
     for one, accumulated in zip(ready, done.harvesters, strict=True):
         if wanted is None or one in wanted:
             _save(one, accumulated, done, subject, corpus, engine, home, skipped)
-    checkpoint.unlink(missing_ok=True)
+    forget(checkpoint)
+
+
+def _checkpoint(ready: list[Ready], home: Path, total: int | None) -> Path:
+    """Named by what was asked for; what it holds says what was read."""
+    job = ready[0].job
+    told = json.dumps(
+        [[one.identity, one.job.slug] for one in ready] + [job.corpus, job.context, ready[0].subject, total]
+    )
+    name = hashlib.sha256((told + json.dumps(parameters_json(job.parameters))).encode()).hexdigest()[:16]
+    return home / "work" / f"harvest-{job.slug}-{name}.pt"
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:

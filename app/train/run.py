@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from app.corpus.sequences import Sequence, corpus_hash
+from app.disk import room
 from app.errors import BadRequest
 from app.sae.base import SAEConfig
 from app.sae.formats import saelens
@@ -224,11 +225,16 @@ def _checkpoint(work: Path, trainer: TopKTrainer, optimiser: torch.optim.Adam, s
         "step": step,
     }
     partial = work / "checkpoint.partial"
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(work / "checkpoint.pt")
+    try:
+        with room(work, "The training's checkpoint"):
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(work / "checkpoint.pt")
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 @torch.no_grad()
