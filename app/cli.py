@@ -11,7 +11,7 @@ import typer
 from app.cli_harvest import harvest, logged, progress_bar
 from app.cli_harvests import harvests
 from app.cli_saes import formats, import_sae
-from app.errors import PortInUse, SaescopeError
+from app.errors import BadRequest, PortInUse, SaescopeError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -108,7 +108,6 @@ def train(
     """Train a TopK SAE on a subject's activations; a killed run carries on when started again."""
     from app.corpus.sequences import cut
     from app.corpus.sources import documents
-    from app.errors import BadRequest
     from app.subject.load import load_subject
     from app.train.run import Metrics, Recipe
     from app.train.run import train as run_training
@@ -205,11 +204,19 @@ def run_server(settings: Settings) -> None:
     Server(config).run()
 
 
+def check_arguments(arguments: list[str]) -> None:
+    """Refuse bytes that are no UTF-8 (which Python holds as surrogates), before they end in a database."""
+    for argument in arguments:
+        if any("\ud800" <= character <= "\udfff" for character in argument):
+            raise BadRequest(f"{argument} is not UTF-8; rename the file or folder it names.", argument=repr(argument))
+
+
 def main() -> None:
     """Run a command; refusals are one line on stderr and status 1, Ctrl-C is status 130."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     try:
+        check_arguments(sys.argv[1:])
         status = app(standalone_mode=False)  # typer turns Ctrl-C into the status 130
     except SaescopeError as error:
         typer.echo(f"saescope: {error.message}", err=True)

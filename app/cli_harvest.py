@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.paths import expanded
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def harvest(
 def _absolute(corpus: str) -> str:
     """The corpus's spec with the whole path, for a process that runs elsewhere."""
     kind, _, where = corpus.partition(":")
-    return f"{kind}:{Path(where).expanduser().absolute()}" if kind in ("text", "jsonl", "parquet") else corpus
+    return f"{kind}:{expanded(where).absolute()}" if kind in ("text", "jsonl", "parquet") else corpus
 
 
 def _jobs(

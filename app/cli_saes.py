@@ -61,7 +61,8 @@ def import_sae(
         texts = documents(corpus, settings.home / "packages")
         sequences = list(cut(texts, loaded.encode, bos_id=bos, context=128, tokens=512))
         result = imports.check(sae, loaded, sequences)
-        table([("checked on", f"{result.tokens} tokens"), ("FVU", f"{result.fvu:.4f}"), ("L0", f"{result.l0:.1f}"),
+        fvu = "not defined" if result.fvu is None else f"{result.fvu:.4f}"
+        table([("checked on", f"{result.tokens} tokens"), ("FVU", fvu), ("L0", f"{result.l0:.1f}"),
                ("alive", f"{result.alive:.1%}")])  # fmt: skip
         for warning in result.warnings:
             typer.echo(f"warning: {warning}", err=True)

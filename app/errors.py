@@ -4,7 +4,17 @@ Every refusal names the thing, the value and the remedy. The web layer shows the
 JSON ``{code, message, detail}``; the CLI prints the message on one line and exits with status 1.
 """
 
+import re
 from typing import Any
+
+_LONG = re.compile(r"\S{240,}")
+
+
+def sentence(text: str) -> str:
+    """``text`` as it can be shown anywhere: on one line, without what moves a cursor or cannot be encoded (U+FFFD), and
+    the middle left out of what is longer than a line, such as a path of thousands of characters."""
+    shown = "".join(ch if ch.isprintable() else " " if ch.isspace() else "\N{REPLACEMENT CHARACTER}" for ch in text)
+    return _LONG.sub(lambda found: f"{found[0][:120]}…{found[0][-80:]}", shown)
 
 
 class SaescopeError(Exception):
@@ -15,7 +25,7 @@ class SaescopeError(Exception):
 
     def __init__(self, message: str, **detail: Any) -> None:
         super().__init__(message)
-        self.message = message
+        self.message = sentence(message)
         self.detail = detail
 
     def as_json(self) -> dict[str, Any]:

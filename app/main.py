@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app import __version__, urls
 from app.errors import BadRequest, SaescopeError
 from app.harvest.job import in_dtype, read_sae
+from app.harvest.subjects import HASHES
 from app.jobs import Harvests
 from app.live.engine import Engine
 from app.live.residents import Residents
@@ -64,6 +65,7 @@ def create_app(settings: Settings) -> FastAPI:
             dtype=settings.dtype,
             device=settings.device,
             budget=None if settings.engine_gb is None else int(settings.engine_gb * 1e9),
+            hashes=settings.home / HASHES,
         )
         engine = Engine(
             residents,

@@ -35,12 +35,12 @@ def save_synthetic(engine: Engine, folder: Path, texts: list[str], n_latents: in
     rng = np.random.default_rng(n_latents)
     density = 10 ** rng.normal(-3.2, 0.6, n_latents).clip(-6, -0.5)
     counts, edges = np.histogram(np.log10(density), np.arange(-6, 0.25, 0.25))
-    sha256 = hashlib.sha256(slug.encode()).hexdigest()
+    sha256, made_up = hashlib.sha256(slug.encode()).hexdigest(), hashlib.sha256(b"synthetic").hexdigest()
     save_harvest(
         engine,
-        SubjectRow("synthetic", str(folder), {"parameters": 1, "layers": 30, "d_model": 576}),
+        SubjectRow("synthetic", str(folder), {"parameters": 1, "layers": 30, "d_model": 576}, made_up),
         CorpusRows(
-            "synthetic", hashlib.sha256(b"synthetic").hexdigest(), CONTEXT, SEQUENCES * CONTEXT,
+            "synthetic", made_up, CONTEXT, SEQUENCES * CONTEXT,
             lambda: _sequences(folder, texts), lambda: ((i, f"Document {i}") for i in range(DOCUMENTS)),
         ),
         SAERow(

@@ -37,6 +37,20 @@ def run(arguments, monkeypatch, capsys):
         (["train", "--model", "/nowhere", "--corpus", "text:x", "--out", "OUT"], "No model at /nowhere"),
         (["train", "--model", "MODEL", "--corpus", "text:T", "--out", "OUT", "--k", "9", "--latents", "3"], "k is 9"),
         (["train", "--model", "MODEL", "--corpus", "text:T@x", "--out", "OUT"], "number of tokens"),
+        (
+            ["harvest", "--sae", "SAE", "--model", "MODEL", "--corpus", "text:~nosuchuser/x"],
+            "'~nosuchuser/x' cannot be looked",
+        ),
+        (["harvest", "--sae", "~nosuchuser/x", "--model", "MODEL", "--corpus", "text:T"], "up: there is no such user."),
+        (["harvest", "--sae", "SAE", "--model", "MODEL", "--corpus", f"text:{'a' * 5000}"], "aaa…aaa"),
+        (["harvest", "--sae", "a" * 5000, "--model", "MODEL", "--corpus", "text:T"], "aaa…aaa"),
+        (
+            ["harvest", "--sae", "SAE", "--model", "a" * 5000, "--corpus", "text:T"],
+            "cannot be read: File name too long",
+        ),
+        (["harvest", "--sae", "SAE", "--model", "MODEL", "--corpus", "text:/tmp/\udcff"], "text:/tmp/� is not UTF-8"),
+        (["import", "~nosuchuser/x"], "~nosuchuser/x names a user there is not."),
+        (["import", "a" * 5000], "cannot be read: File name too long"),
         (["serve", "--port", "70000"], "70000"),
         (["nonsense"], "nonsense"),
     ],
@@ -51,6 +65,8 @@ def test_refusals_are_one_line(arguments, says, monkeypatch, capsys, sae_folder,
     assert code in (1, 2)
     assert line.startswith("saescope: ")
     assert says in line
+    assert len(line) < 400
+    assert ".." not in line
     assert not (tmp_path / "out").exists()
     assert not (home / "saes").exists()
 

@@ -97,7 +97,9 @@ def test_where_everything_was_skipped_the_first_reason_is_told(tmp_path):
         read(f"text:{folder}", tmp_path, skipped)
     assert skipped.count == 7
     one = lines(tmp_path / "one.jsonl", {"text": None})
-    assert "The only document of" in refusal(f"jsonl:{one}", tmp_path)
+    assert refusal(f"jsonl:{one}", tmp_path) == (
+        f"The only document of jsonl:{one} cannot be read: one.jsonl:1 (no text)."
+    )
 
 
 def test_lines_are_named_by_id_or_number(tmp_path):
@@ -283,10 +285,34 @@ def test_a_spec_that_makes_no_sense_is_refused_before_anything_is_read(spec, say
 @pytest.mark.parametrize("kind", ["text", "jsonl", "parquet"])
 def test_what_is_not_there_is_refused(kind, tmp_path):
     (tmp_path / "empty").mkdir()
-    assert "No text at" in refusal(f"{kind}:{tmp_path / 'nowhere'}", tmp_path)
-    assert "No text at" in refusal(f"{kind}:{tmp_path / 'empty'}", tmp_path)
+    nowhere = tmp_path / "nowhere"
+    assert refusal(f"{kind}:{nowhere}", tmp_path) == f"No text at {nowhere}; give a file or a folder that is there."
+    assert ": the folder holds no " in refusal(f"{kind}:{tmp_path / 'empty'}", tmp_path)
     assert "No text at a�b" in refusal(f"{kind}:a\0b", tmp_path)
-    assert "cannot be read: file name too long" in refusal(f"{kind}:{'a' * 5000}", tmp_path)
+    overlong = refusal(f"{kind}:{'a' * 5000}", tmp_path)
+    assert "cannot be read: file name too long" in overlong
+    assert "aaa…aaa" in overlong
+    assert len(overlong) < 300
+
+
+@pytest.mark.parametrize("kind", ["text", "jsonl", "parquet"])
+def test_pipes_and_devices_are_refused_and_not_waited_for(kind, tmp_path):
+    """In a process that is given up, since without the refusal it would not end."""
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "socket"))
+        places = [tmp_path / "pipe", "/dev/zero", tmp_path / "socket"]
+        command = [sys.executable, "-c", READ, *(f"{kind}:{place}" for place in places)]
+        given = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+        done = subprocess.run(command, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    told = [message for (_, message), _ in json.loads(done.stdout)]
+    assert told == [
+        f"{place} is a {what} and not a file; write its text to a file and give that."
+        for place, what in zip(places, ("named pipe", "device", "socket"), strict=True)
+    ]
+    (tmp_path / "link").symlink_to(lines(tmp_path / "a.jsonl", {"text": "one"}))
+    if kind == "jsonl":
+        assert read(f"jsonl:{tmp_path / 'link'}", tmp_path) == [Document("1", "one")]
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path):

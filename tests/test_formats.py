@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from app.sae import normal as own
 from app.sae.base import SAEFormatError
 from app.sae.formats import Options, Source, read, recognise, save
 from tests.deviations import note
+from tests.families import make
 
 D, N, T, K = 12, 40, 16, 5
 HOOK = Options(hook="model.layers.3:out")
@@ -371,3 +373,64 @@ def test_vsae_reads_its_means_and_never_samples(tmp_path, april, is_relu):
     sae = check(tmp_path, acts, acts @ V + c, tmp_path, options=Options())
     assert sae.config.signed is not is_relu
     assert (acts < 0).any() is np.bool_(not is_relu)
+
+
+def lacking(folder, name, key):
+    """The JSON file ``name`` of ``folder`` without ``key``."""
+    told = json.loads((folder / name).read_text())
+    del told[key]
+    (folder / name).write_text(json.dumps(told))
+
+
+def saelens_folder(folder):
+    save(folder, make("topk"))
+    return folder, "cfg.json", "k"
+
+
+def sparsify_folder(folder):
+    sae = make("topk")
+    folder.mkdir()
+    values = {"encoder.weight": sae.W_enc.T.contiguous(), "encoder.bias": sae.b_enc, "W_dec": sae.W_dec}
+    save_file(values | {"b_dec": sae.b_dec}, folder / "sae.safetensors")
+    (folder / "cfg.json").write_text(json.dumps({"k": 5, "d_in": 32, "num_latents": 40}))
+    return folder, "cfg.json", "k"
+
+
+def trained_folder(folder):
+    sae = make("topk")
+    folder.mkdir()
+    values = {"encoder.weight": sae.W_enc.T.contiguous(), "encoder.bias": sae.b_enc, "b_dec": sae.b_dec}
+    torch.save(values | {"decoder.weight": sae.W_dec.T.contiguous()}, folder / "ae.pt")
+    (folder / "config.json").write_text(json.dumps({"trainer": {"dict_class": "AutoEncoderTopK", "k": 5}}))
+    return folder, "config.json", None
+
+
+def recsae_folder(folder):
+    sae = make("topk")
+    folder.mkdir()
+    values = {"encoder.weight": sae.W_enc.T.contiguous(), "encoder.bias": sae.b_enc, "W_dec": sae.W_dec}
+    torch.save(values | {"b_dec": sae.b_dec}, folder / "rec.pt")
+    (folder / "args.json").write_text(json.dumps({"sae_k": 5}))
+    return folder, "args.json", "sae_k"
+
+
+def own_folder(folder):
+    own.write(folder, make("topk"))
+    return folder, None, None
+
+
+@pytest.mark.parametrize("made", [saelens_folder, sparsify_folder, trained_folder, recsae_folder, own_folder])
+def test_k_is_what_the_files_say_and_the_callers_where_they_do_not(tmp_path, made):
+    folder, name, key = made(tmp_path / "layers.0")
+    hook = "model.layers.0:out"
+    assert read(folder, Options(hook=hook, k=5)).k == 5
+    with pytest.raises(SAEFormatError, match=r"^--k is 7, but .* says \w+ 5; leave --k out\.$"):
+        read(folder, Options(hook=hook, k=7))
+    if key is None:
+        return
+    lacking(folder, name, key)
+    assert read(folder, Options(hook=hook, k=7)).k == 7
+    with pytest.raises(SAEFormatError, match=r"^--k is 41, more than the 40 latents\.$"):
+        read(folder, Options(hook=hook, k=41))
+    with pytest.raises(SAEFormatError, match="give --k"):
+        read(folder, Options(hook=hook))

@@ -7,7 +7,7 @@ from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
 from app.demo.run import CONTEXT, SAE_FOLDER, SUBJECT
 from app.errors import OutOfMemory
-from app.harvest.job import read_sae
+from app.harvest.job import Job, read_sae, run_job
 from app.harvest.parameters import Parameters
 from app.harvest.run import Watch, harvest
 from app.store.embedded import closed_parent, start_embedded
@@ -45,6 +45,66 @@ def test_ctrl_c_keeps_every_batch_that_was_done_and_a_damaged_checkpoint_starts_
     run(tiny, sequences, parameters, file, lambda p: resumed.append(p.resumed))
     assert resumed[0] == 0
     assert file.with_suffix(".damaged").is_file()
+
+
+def cut_top(saved):
+    for column in ("magnitude", "sequence", "place", "key", "token", "window"):
+        saved["harvesters"][0]["top 1"][column] = saved["harvesters"][0]["top 1"][column][:, :3]
+    return saved
+
+
+NO_CHECKPOINTS = {
+    "nothing": lambda saved: {},
+    "a list": lambda saved: [1],
+    "a tensor": lambda saved: torch.zeros(3),
+    "no SAE": lambda saved: saved | {"harvesters": []},
+    "a text for a number": lambda saved: saved | {"sequences": "3"},
+    "a key too few": lambda saved: {key: value for key, value in saved.items() if key != "sha256"},
+    "an accumulator too few": lambda saved: saved | {"harvesters": [dict(list(saved["harvesters"][0].items())[1:])]},
+    "tables of another width": cut_top,
+    "counts of another type": lambda saved: saved["harvesters"][0]["stats"].update(count=torch.zeros(40)) or saved,
+}
+
+
+@pytest.mark.parametrize("name", NO_CHECKPOINTS)
+def test_a_file_that_loads_but_is_no_checkpoint_is_set_aside(tiny, sequences, tmp_path, name):
+    parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=128)
+    file, notes, resumed = tmp_path / "checkpoint.pt", [], []
+    run(tiny, sequences, parameters, file, checkpoint_seconds=0)
+    torch.save(NO_CHECKPOINTS[name](torch.load(file, weights_only=True)), file)
+    watch = Watch(progress=lambda p: resumed.append(p.resumed), note=notes.append)
+    again = run(tiny, sequences, parameters, file, watch=watch).harvesters[0]
+    assert resumed[0] == 0
+    assert notes == ["The checkpoint is damaged and was set aside; the harvest starts over."]
+    assert file.with_suffix(".damaged").is_file()
+    assert torch.equal(again.stats.count, run(tiny, sequences, parameters).harvesters[0].stats.count)
+
+
+def test_nothing_is_left_of_a_harvest_that_is_saved(tiny, sequences, engine, harvested, tmp_path):
+    """Neither by its own pass nor by another's, and nothing that was set aside on the way."""
+    _, parameters, folder = harvested
+    job = Job("swept-up", folder, "test text", 64, parameters, checkpoint_seconds=0)
+
+    def kill():
+        raise Killed
+
+    def left():
+        return sorted(path.suffix for path in (tmp_path / "work").iterdir())
+
+    with pytest.raises(Killed):
+        run_job(job, tiny, sequences, engine, tmp_path, watch=Watch(between=kill))
+    (checkpoint,) = (tmp_path / "work").iterdir()
+    checkpoint.write_bytes(b"damaged")
+    with pytest.raises(Killed):
+        run_job(job, tiny, sequences, engine, tmp_path, watch=Watch(between=kill))
+    with pytest.raises(Killed):
+        run_job(job, tiny, Held(sequences[1:]), engine, tmp_path, watch=Watch(between=kill))
+    assert left() == [".damaged", ".outdated", ".pt"]
+    # Of the same corpus, asked for as its first million tokens: the revision is the same, the checkpoint is another.
+    run_job(job, tiny, sequences, engine, tmp_path, total=1_000_000)
+    assert left() == [".damaged", ".outdated", ".pt"]
+    run_job(job, tiny, sequences, engine, tmp_path)
+    assert left() == []
 
 
 def test_ctrl_c_at_the_very_end_of_the_pass_is_not_lost(tiny, sequences, tmp_path):

@@ -349,7 +349,10 @@ BAD = {
     "a bad name": ({"slug": "A b"}, "'A b' cannot name an SAE"),
     "no subject": ({"model_path": ""}, "Choose a subject"),
     "no such subject": ({"model_path": "/nowhere"}, "No model at /nowhere: config.json is missing"),
-    "a subject of nobody": ({"model_path": "~nobody-there/x"}, "cannot be looked up"),
+    "a subject of nobody": (
+        {"model_path": "~nobody-there/x"},
+        "'~nobody-there/x' cannot be looked up: there is no such user.",
+    ),
     "a path too long": ({"sae_path": "a" * 5000, "slug": "x"}, "File name too long"),
     "an unknown corpus": ({"corpus": "nonsense"}, "'nonsense' is not known"),
     "no such text": ({"corpus": "text:/nowhere"}, "/nowhere"),

@@ -74,7 +74,7 @@ def test_what_is_written_is_read_back(tmp_path):
     [
         ({"architecture": "vae"}, "architecture 'vae'"),
         ({"k": 0}, "k 0"),
-        ({"k": 99}, "k 99, more than its d_sae 40"),
+        ({"k": 99}, "k 99, more than the 40 latents"),
         ({"d_sae": "many"}, "d_sae 'many'"),
         ({"d_sae": 41}, "Tensor 'W_enc'"),
         ({"normalize_activations": "covariance_whitening"}, "covariance_whitening"),

@@ -53,6 +53,16 @@ def test_a_document_that_begins_a_packed_row_is_its_first():
 def test_the_limit_counts_tokens_and_bos_is_not_doubled():
     assert made([("x", "a10")], tokens=9) == [([BOS] + [10] * 8, "x", 0, ())]
     assert made([("x", "a10")], tokens=5) == [([BOS] + [10] * 5, "x", 0, ())]
+    read = []
+
+    def documents():
+        for name in "xyz":
+            read.append(name)
+            yield Document(name, "a10")
+
+    found = cut(documents(), encode, bos_id=BOS, context=9, shortest=2, tokens=9)
+    assert [len(s.token_ids) for s in found] == [9]
+    assert read == ["x"]  # the one token that is still wanted makes no sequence
     with_bos = cut([Document("x", "")], lambda text: [BOS, 7, 8, 9], bos_id=BOS, context=9, shortest=2)
     assert [s.token_ids.tolist() for s in with_bos] == [[BOS, 7, 8, 9]]
 

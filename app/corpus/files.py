@@ -16,19 +16,30 @@ def listed(path: Path, *suffixes: str) -> list[Path]:
     """The file ``path``, or the files below the folder ``path`` (those with one of the suffixes), in order.
 
     Raises:
-        CorpusUnavailable: there are none.
+        CorpusUnavailable: there are none, or ``path`` is a pipe or a device, which may never end.
     """
     try:
         if path.is_dir():
             files = sorted(p for p in path.rglob("*") if p.name.lower().endswith(suffixes or "") and _is_file(p))
         else:
             files = [path] if path.exists() else []
+            if files and not path.is_file():
+                raise CorpusUnavailable(
+                    f"{printable(str(path))} is {_kind(path)} and not a file; write its text to a file and give that.",
+                    path=str(path),
+                )
     except (OSError, ValueError) as error:
         raise CorpusUnavailable(f"{printable(str(path))} cannot be read: {why(error)}.", path=str(path)) from None
     if not files:
-        wanted = f": the folder holds no {' or '.join(suffixes)} file" if suffixes and path.is_dir() else ""
+        wanted = "; give a file or a folder that is there"
+        if path.is_dir():
+            wanted = f": the folder holds no {' or '.join(suffixes)} file" if suffixes else ": the folder holds no file"
         raise CorpusUnavailable(f"No text at {printable(str(path))}{wanted}.", path=str(path))
     return files
+
+
+def _kind(path: Path) -> str:
+    return "a named pipe" if path.is_fifo() else "a socket" if path.is_socket() else "a device"
 
 
 def _is_file(path: Path) -> bool:

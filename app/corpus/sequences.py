@@ -9,6 +9,8 @@ import numpy.typing as npt
 
 from app.corpus.sources import Document
 
+SHORTEST = 16  # tokens: a shorter tail says little about a latent and costs a whole row
+
 
 class Sequence(NamedTuple):
     """One input to the subject. ``token_ids`` starts with BOS where the subject has one.
@@ -70,14 +72,14 @@ def cut(
     bos_id: int | None,
     context: int,
     tokens: int | None = None,
-    shortest: int = 16,
+    shortest: int = SHORTEST,
     separator: int | None = None,
 ) -> Iterator[Sequence]:
     """Documents as sequences of at most ``context`` ids including BOS: each on its own or, given a ``separator``
     id to stand between them, packed one after another into full sequences.
 
-    Stops once ``tokens`` ids (BOS not counted) are out. Tails shorter than ``shortest`` are left out: they say
-    little about a latent and cost a whole row. A document that brings its own BOS (a chat) gets no second one.
+    Stops once ``tokens`` ids (BOS not counted) are out, or fewer than ``shortest`` are wanted. Tails shorter than that
+    are left out. A document that brings its own BOS (a chat) gets no second one.
     """
     body = context - (bos_id is not None)
     left = tokens if tokens is not None else 1 << 62
@@ -91,7 +93,7 @@ def cut(
         row = [bos_id, *piece] if start else piece
         places = tuple((join + start, title) for join, title in joins if join < len(piece))
         yield Sequence(np.array(row, dtype=np.int32), name, number, places)
-        if left <= 0:
+        if left < shortest:
             return
 
 

@@ -35,9 +35,11 @@ def _some(spec: str, read: Callable[[Skipped], Iterator[Document]], skipped: Ski
         yield document
     if empty and skipped.count:
         (name, reason), count = skipped.named[0], skipped.count
-        which = "The only document" if count == 1 else f"None of the {count:,} documents"
+        which = (
+            f"The only document of {spec} cannot" if count == 1 else f"None of the {count:,} documents of {spec} can"
+        )
         first = f"{name} ({reason})" if count == 1 else f"the first is {name} ({reason})"
-        raise CorpusUnavailable(f"{which} of {spec} can be read: {first}.", corpus=spec)
+        raise CorpusUnavailable(f"{which} be read: {first}.", corpus=spec)
 
 
 def _reader(spec: str, packages: Path) -> Callable[[Skipped], Iterator[Document]]:

@@ -4,6 +4,7 @@ import os
 import threading
 from array import array
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.corpus.sequences import CorpusHash, Sequence
-from app.errors import DiskFull
+from app.disk import room
 
 
 class TokenStore:
@@ -22,6 +23,7 @@ class TokenStore:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         self._ids = (folder / "ids.i4").open("w+b", buffering=1 << 20)
         self._text = (folder / "names").open("w+b", buffering=1 << 20)
@@ -45,16 +47,19 @@ class TokenStore:
             for sequence in sequences():
                 if self._stopped:
                     return
-                self._add(sequence)
-            self._publish()
-        except OSError as error:
-            self._error = DiskFull(f"The tokens of the corpus could not be written: {error.strerror or error}.")
+                with self._room():
+                    self._add(sequence)
+            with self._room():
+                self._publish()
         except BaseException as error:
             self._error = error
         finally:
             with self._state:
                 self._done = True
                 self._state.notify_all()
+
+    def _room(self) -> AbstractContextManager[None]:
+        return room(self._folder, "The tokens of the corpus")
 
     def _add(self, sequence: Sequence) -> None:
         self._hash.add(sequence)
@@ -142,8 +147,9 @@ class TokenStore:
         self._stopped = True
         if self._thread is not None:
             self._thread.join(timeout=10)  # a source that waits for the network may not come back
-        self._ids.close()
-        self._text.close()
+        for file in (self._ids, self._text):
+            with suppress(OSError):  # of a full disk, which has been told
+                file.close()
 
     def __enter__(self) -> "TokenStore":
         return self

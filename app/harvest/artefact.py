@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from app.corpus.scratch import scratch
+from app.disk import room
 from app.sae.base import SAE
 from app.sae.formats import save
 
@@ -15,7 +16,8 @@ from app.sae.formats import save
 def artefact(sae: SAE, home: Path) -> Iterator[tuple[Path, str]]:
     """The SAE in normal form in a folder of its own, and the SHA-256 of its files; the folder goes at the end."""
     with scratch(home / "work", "sae") as folder:
-        save(folder, sae)
+        with room(folder, "A copy of the SAE"):
+            save(folder, sae)
         yield folder, _sha256(*sorted(folder.iterdir()))
 
 
@@ -26,8 +28,12 @@ def kept(folder: Path, to: Path) -> Iterator[Path]:
     if fresh:
         partial = to.with_name(to.name + ".partial")
         shutil.rmtree(partial, ignore_errors=True)
-        shutil.copytree(folder, partial)
-        partial.rename(to)
+        try:
+            with room(to, "The SAE's files"):
+                shutil.copytree(folder, partial)
+                partial.rename(to)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     try:
         yield to
     except BaseException:

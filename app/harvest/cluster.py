@@ -43,6 +43,7 @@ class Work:
     parameters: Parameters
     context: int
     l0: list[float]
+    names: list[str]
 
 
 @dataclass
@@ -63,7 +64,7 @@ def read_shard(work: Work, shard: list[tuple[int, list[Sequence]]]) -> State:
     if key not in _subjects:
         _subjects[key] = load_subject(work.path, work.name, work.dtype)
     subject = _subjects[key]
-    reader = Reader(subject, [sae.to(subject.device) for sae in work.saes])
+    reader = Reader(subject, [sae.to(subject.device) for sae in work.saes], names=work.names)
     harvesters = reader.harvesters(work.parameters, work.context, work.l0)
     for first, rows in shard:
         for part in reader.read(first, rows):
@@ -120,16 +121,18 @@ def cluster(address: str) -> Callable[..., Harvested]:
         checkpoint: Path | None = None,
         checkpoint_seconds: float = 20.0,
         watch: Watch | None = None,
+        names: list[str] | None = None,
     ) -> Harvested:
         watch = watch or Watch()
-        reader = Reader(subject, saes)
+        reader = Reader(subject, saes, names=names)
         l0 = reader.l0(corpus)
         harvesters = reader.harvesters(parameters, context, l0)
         place = restore(harvesters, checkpoint, corpus, watch.note)
         dtype = str(subject.dtype).removeprefix("torch.")
         work = Work(
-            subject.path.absolute(), subject.name, dtype, [sae.to("cpu") for sae in saes], parameters, context, l0
-        )
+            subject.path.absolute(), subject.name, dtype, [sae.to("cpu") for sae in saes], parameters, context, l0,
+            reader.names,
+        )  # fmt: skip
         with _connected(address) as ray, Interrupt() as stop:
             tree = Tree(ray, work, subject.n_tokens)
             size = _shard_tokens(parameters.batch_tokens, total, tree.workers)

@@ -46,7 +46,8 @@ def _columns(harvester: Harvester, rows: Rows, lengths: npt.NDArray[np.int64]) -
     width = harvester.parameters.width
     centred = np.clip(np.minimum(rows.place - width // 2, lengths[rows.sequence] - width), 0, None)
     kept = torch.from_numpy(rows.window).to(harvester.stats.count.device)
-    shares = harvester.pool.rows(kept.clamp_min(0)).cpu().numpy() * (rows.window >= 0)[:, None]
+    windows = harvester.pool.rows(kept.clamp_min(0)).cpu().numpy()
+    shares = np.where((rows.window >= 0)[:, None], windows, 0)  # a pool that is empty holds anything
     row, offset = shares.nonzero()
     held = np.bincount(row, minlength=len(shares))
     return {

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from app.corpus.sequences import Sequence
-from app.errors import BadRequest, DiskFull, InvalidSAE
+from app.disk import room
+from app.errors import BadRequest, InvalidSAE
 from app.harvest.batches import counted, groups, pad
 from app.harvest.reading import Hooks
+from app.paths import expanded
 from app.sae.base import SAE
 from app.sae.formats import save
 from app.sae.metrics import Reconstruction
@@ -26,7 +28,7 @@ class Check:
     """An SAE on a little text. ``alive`` is the fraction of latents that fired; ``warnings`` say what is absurd."""
 
     tokens: int
-    fvu: float
+    fvu: float | None
     l0: float
     alive: float
     warnings: list[str]
@@ -87,10 +89,12 @@ def check(sae: SAE, subject: Subject, sequences: list[Sequence]) -> Check:
         measured = measured or Reconstruction(y.shape[1])
         measured.update(y, sae.decode(acts, x), acts)
         fired[acts.latent] = True
-    result: dict[str, Any] = measured.result() if measured else {"tokens": 0, "fvu": float("nan"), "l0": 0.0}
-    fvu, l0, n = float(result["fvu"]), float(result["l0"]), sae.config.n_latents
+    result: dict[str, Any] = measured.result() if measured else {"tokens": 0, "fvu": None, "l0": None}
+    fvu, l0, n = result["fvu"], result["l0"] or 0.0, sae.config.n_latents
     warnings = []
-    if not fvu <= 1:
+    if fvu is None:
+        warnings.append("FVU is not defined: there is too little text, or the reconstruction overflows.")
+    elif fvu > 1:
         warnings.append(f"FVU {fvu:.3g} is worse than predicting the mean: the hook or the normalisation is wrong.")
     if l0 == 0:
         warnings.append("No latent fires: the hook, the normalisation or the threshold is wrong.")
@@ -111,13 +115,12 @@ def keep(sae: SAE, slug: str, home: Path, origin: dict[str, Any], *, replace: bo
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        save(partial, sae)
-        (partial / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.rename(folder)
-    except OSError as error:
-        raise DiskFull(f"The import could not be written to {folder}: {error.strerror}.", path=str(folder)) from error
+        with room(folder, "The import"):
+            save(partial, sae)
+            (partial / ORIGIN).write_text(json.dumps(origin, indent=2) + "\n")
+            if folder.exists():
+                shutil.rmtree(folder)
+            partial.rename(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -129,7 +132,7 @@ def find(text: str, home: Path) -> Path:
     Raises:
         InvalidSAE: neither.
     """
-    path = Path(text).expanduser()
+    path = expanded(text)
     if path.exists():
         return path
     imported = home / "imports" / text

@@ -13,23 +13,25 @@ from sqlalchemy import Engine, select
 
 from app.corpus.sequences import Corpus, Sequence
 from app.corpus.sources import Skipped
-from app.errors import BadRequest, InvalidSAE
+from app.errors import BadRequest, CorpusUnavailable, InvalidSAE
 from app.harvest.artefact import artefact, kept
 from app.harvest.examples import example_columns
 from app.harvest.harvester import Harvester
 from app.harvest.latents import density_histogram, facts, latent_columns
 from app.harvest.parameters import Parameters, parameters_json
 from app.harvest.recovery import recovered
-from app.harvest.run import Harvested, Watch, harvest
+from app.harvest.run import Harvested, Watch, forget, harvest
+from app.harvest.subjects import HASHES, inside, subject_row
 from app.sae.base import SAE, SAEFormatError
 from app.sae.formats import read
 from app.sae.formats.files import Options
 from app.sae.linear import halved
 from app.store import tables as t
-from app.store.bulk import CorpusRows, HarvestRow, SAERow, SubjectRow, harvest_lock, save_harvest
+from app.store.bulk import CorpusRows, HarvestRow, SAERow, harvest_lock, save_harvest
 from app.store.engine import explained
 from app.store.replace import drop_older
 from app.subject.hook_names import hook_point
+from app.subject.identity import fingerprint
 from app.subject.load import Subject
 
 
@@ -98,9 +100,9 @@ def check_slug(slug: str) -> str:
     return slug
 
 
-def revision_of(sha256: str, parameters: Parameters, corpus_sha256: str) -> str:
-    """First 10 hex digits of SHA-256 over weights, harvest parameters and corpus."""
-    told = json.dumps([sha256, parameters_json(parameters), corpus_sha256], sort_keys=True)
+def revision_of(sha256: str, subject: str, parameters: Parameters, corpus_sha256: str) -> str:
+    """First 10 hex digits of SHA-256 over weights, subject, harvest parameters and corpus."""
+    told = json.dumps([sha256, subject, parameters_json(parameters), corpus_sha256], sort_keys=True)
     return hashlib.sha256(told.encode()).hexdigest()[:10]
 
 
@@ -112,14 +114,21 @@ class Ready:
     sae: SAE
     artefact: Path
     weights: str  # SHA-256 of the files in normal form
+    subject_sha256: str
+    subject_dtype: str
 
     @property
     def identity(self) -> str:
         """Weights and the dtype they run in."""
         return self.weights if self.job.sae_dtype == "float32" else f"{self.weights} {self.job.sae_dtype}"
 
+    @property
+    def subject(self) -> str:
+        """What its activations come from, and the dtype that runs in."""
+        return f"{self.subject_sha256} {self.subject_dtype}"
+
     def revision(self, corpus_sha256: str) -> str:
-        return revision_of(self.identity, self.job.parameters, corpus_sha256)
+        return revision_of(self.identity, self.subject, self.job.parameters, corpus_sha256)
 
 
 class AlreadySaved(Exception):
@@ -155,12 +164,13 @@ def run_jobs(
         InvalidSAE, CorpusUnavailable, HarvestRunning, DiskFull, OutOfMemory, DatabaseUnavailable: nothing is left
             behind but a checkpoint to carry on from.
     """
+    sha256, dtype = fingerprint(subject, home / HASHES), str(subject.dtype).removeprefix("torch.")
     with ExitStack() as stack:
         ready = []
         for job in jobs:
             sae = resolved(read_sae(job.folder, job.options), subject).to(subject.device)
             folder, weights = stack.enter_context(artefact(sae, home))
-            ready.append(Ready(job, in_dtype(sae, job.sae_dtype), folder, weights))
+            ready.append(Ready(job, in_dtype(sae, job.sae_dtype), folder, weights, sha256, dtype))
         for slug in sorted({job.slug for job in jobs}):
             stack.enter_context(harvest_lock(engine, slug))
         with suppress(AlreadySaved):
@@ -186,6 +196,7 @@ def _pass_and_save(
     skipped: Skipped,
 ) -> None:
     job = ready[0].job
+    checkpoint = _checkpoint(ready, home, total)
     wanted: list[Ready] | None = None
 
     def look() -> None:
@@ -195,12 +206,10 @@ def _pass_and_save(
             sha256 = corpus.sha256()
             wanted = [one for one in ready if not _saved(engine, one.job.slug, one.revision(sha256))]
             if not wanted:
+                forget(checkpoint)
                 raise AlreadySaved
 
     look()
-    told = json.dumps([[one.identity, one.job.slug] for one in ready] + [job.corpus, job.context, subject.name, total])
-    name = hashlib.sha256((told + json.dumps(parameters_json(job.parameters))).encode()).hexdigest()[:16]
-    checkpoint = home / "work" / f"harvest-{job.slug}-{name}.pt"
     watch = replace(watch, between=_both(watch.between, look))
     done = harvester(
         subject,
@@ -212,12 +221,29 @@ def _pass_and_save(
         checkpoint=checkpoint,
         checkpoint_seconds=job.checkpoint_seconds,
         watch=watch,
+        names=[one.job.slug for one in ready],
     )
+    if not done.harvesters[0].stats.positions:
+        forget(checkpoint)
+        raise CorpusUnavailable(
+            f"No token of {job.corpus} counts: all {int(corpus.lengths().sum()):,} are BOS, EOS or padding; give text.",
+            corpus=job.corpus,
+        )
     look()
     for one, accumulated in zip(ready, done.harvesters, strict=True):
         if wanted is None or one in wanted:
             _save(one, accumulated, done, subject, corpus, engine, home, skipped)
-    checkpoint.unlink(missing_ok=True)
+    forget(checkpoint)
+
+
+def _checkpoint(ready: list[Ready], home: Path, total: int | None) -> Path:
+    """Named by what was asked for; what it holds says what was read."""
+    job = ready[0].job
+    told = json.dumps(
+        [[one.identity, one.job.slug] for one in ready] + [job.corpus, job.context, ready[0].subject, total]
+    )
+    name = hashlib.sha256((told + json.dumps(parameters_json(job.parameters))).encode()).hexdigest()[:16]
+    return home / "work" / f"harvest-{job.slug}-{name}.pt"
 
 
 def _both(first: Callable[[], None], second: Callable[[], None]) -> Callable[[], None]:
@@ -241,16 +267,12 @@ def _save(
     job, sae = ready.job, ready.sae
     lengths = corpus.lengths()
     edges, counts = density_histogram(harvester.stats)
-    dtypes = {"dtype": str(subject.dtype).removeprefix("torch."), "sae_dtype": job.sae_dtype}
+    dtypes = {"dtype": ready.subject_dtype, "sae_dtype": job.sae_dtype}
     metrics = harvester.reconstruction.result() | recovered(subject, sae, corpus, job.parameters.recovery_sequences)
     with kept(ready.artefact, home / "saes" / f"{job.slug}-{ready.weights[:10]}") as stored:
         save_harvest(
             engine,
-            SubjectRow(
-                subject.name,
-                _inside(subject.path, home),
-                {"parameters": subject.n_parameters, "layers": subject.n_layers, "d_model": subject.d_model},
-            ),
+            subject_row(subject, ready.subject_sha256, engine, home),
             CorpusRows(
                 job.corpus,
                 corpus.sha256(),
@@ -269,7 +291,7 @@ def _save(
                 sae.config.n_latents,
                 sae.config.signed,
                 {"prepend_bos": sae.config.prepend_bos, "context": sae.config.context, **sae.config.extra},
-                _inside(stored, home),
+                inside(stored, home),
                 ready.weights,
             ),
             HarvestRow(
@@ -290,12 +312,6 @@ def _save(
 def _sequences(corpus: Corpus) -> Iterator[Sequence]:
     for number in range(len(corpus)):
         yield corpus[number]
-
-
-def _inside(path: Path, home: Path) -> str:
-    """``path`` relative to the home if it lies there, so that a home can be moved; else absolute."""
-    path, home = path.resolve(), home.resolve()
-    return str(path.relative_to(home)) if path.is_relative_to(home) else str(path)
 
 
 def _saved(engine: Engine, slug: str, revision: str) -> bool:

@@ -1,5 +1,6 @@
 """The label a latent has before anything has explained it."""
 
+import re
 from collections import Counter
 
 
@@ -13,12 +14,15 @@ def vocabulary_label(promoted: list[str], most: int = 3) -> str:
 
 
 START = "start of a text"
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SPACE = {" ": "(space)", "\n": "(line break)", "\n\n": "(paragraph break)", "\t": "(tab)"}
 
 
 def shown_token(token: str) -> str:
-    """A token as a label shows it: trimmed, and by name where nothing but space is left."""
-    return token.strip() or _SPACE.get(token) or ("(line breaks)" if "\n" in token else "(spaces)")
+    """A token as a label shows it: trimmed, control characters as ``\\x00``, and by name where nothing but space is
+    left."""
+    shown = _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", token.strip())
+    return shown or _SPACE.get(token) or ("(line breaks)" if "\n" in token else "(spaces)")
 
 
 def peak_label(tokens: list[str], most: int = 3) -> str:

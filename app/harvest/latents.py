@@ -159,12 +159,12 @@ def _trimmed_histograms(stats: LatentStats) -> tuple[np.ndarray[Any, Any], Ragge
 
 
 def density_histogram(stats: LatentStats) -> tuple[list[float], list[int]]:
-    """log10 density of the latents that ever fire: (edges, counts), four bins a decade."""
+    """log10 density of the latents that ever fire: (edges, counts), four bins a decade; the last one includes 1."""
     alive = stats.count[stats.count > 0].double().cpu()
     if not len(alive):
         return [-1.0, 0.0], [0]
     logs = (alive / stats.positions).log10().numpy()
-    low = np.floor(logs.min() * 4) / 4
+    low = min(np.floor(logs.min() * 4) / 4, -0.25)
     edges = np.arange(low, 0.25, 0.25)
     counts, _ = np.histogram(logs, edges)
     return [float(edge) for edge in edges], [int(count) for count in counts]

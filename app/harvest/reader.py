@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from app.corpus.sequences import Numbered, Sequence
-from app.errors import CorpusUnavailable, OutOfMemory
+from app.errors import CorpusUnavailable, InvalidSAE, OutOfMemory, SubjectUnavailable
 from app.harvest.batches import Batch, assemble, counted, groups, pad
 from app.harvest.harvester import Harvester
 from app.harvest.parameters import Parameters
@@ -28,10 +28,13 @@ class Read(NamedTuple):
 
 class Reader:
     """Batches to every SAE's Read. When memory runs out the batch is read in halves, and so are all that follow;
-    when it runs out again, that is the end."""
+    when it runs out again, that is the end. ``names`` are what refusals call the SAEs."""
 
-    def __init__(self, subject: Subject, saes: list[SAE], stages: Stages | None = None) -> None:
+    def __init__(
+        self, subject: Subject, saes: list[SAE], stages: Stages | None = None, names: list[str] | None = None
+    ) -> None:
         self.subject, self.saes = subject, saes
+        self.names = names or [f"SAE {number}" for number in range(1, len(saes) + 1)]
         self.hooks = [Hooks.of(sae, subject) for sae in saes]
         self.halved = False
         self._special = torch.tensor(subject.special_ids, device=subject.device)
@@ -43,6 +46,7 @@ class Reader:
 
         Raises:
             BadRequest: an SAE does not fit the subject's activations.
+            InvalidSAE, SubjectUnavailable: an SAE's or the subject's activations are not finite.
             OutOfMemory: half a batch does not fit either.
         """
         if not self.halved:
@@ -73,14 +77,41 @@ class Reader:
         with self._stage("forward"):
             found = read_all(self.subject, padded, self.hooks)
         out = []
-        for sae, hooks in zip(self.saes, self.hooks, strict=True):
+        for name, sae, hooks in zip(self.names, self.saes, self.hooks, strict=True):
             with self._stage("encode"):
                 x = hooks.inputs(sae, found, mask)
                 y = None if hooks.reads == hooks.writes else hooks.targets(found, mask)
                 acts = sae.encode(x)
             with self._stage("batching"):
-                out.append(Read(assemble(acts, first, padded, mask), x, y))
+                batch = assemble(acts, first, padded, mask)
+                self._check(name, hooks, x, batch, rows)
+                out.append(Read(batch, x, y))
         return out
+
+    def _check(self, name: str, hooks: Hooks, x: Tensor, batch: Batch, rows: list[Sequence]) -> None:
+        """Refuse what overflowed, before anything is summed up."""
+
+        def place(position: Tensor) -> str:
+            row = int(batch.sequence[position])
+            return f"token {int(batch.place[position])} of sequence {batch.first_sequence + row} ({rows[row].document})"
+
+        read = x.isfinite().all(1)
+        if not read.all():
+            raise SubjectUnavailable(
+                f"{self.subject.name} computes values that are not finite at {', '.join(map(str, hooks.reads))}, on "
+                f"{place((~read).nonzero()[0, 0])}; load it in another dtype, such as SAESCOPE_DTYPE=float32.",
+                subject=self.subject.name,
+            )
+        known = batch.acts.value.isfinite()
+        if not known.all():
+            entry = (~known).nonzero()[0, 0]
+            latent, value = int(batch.acts.latent[entry]), float(batch.acts.value[entry])
+            raise InvalidSAE(
+                f"{name} overflows: latent {latent} is {value} on {place(batch.acts.position[entry])}; its weights are "
+                "too large for these activations, so rescale them or get them again.",
+                sae=name,
+                latent=latent,
+            )
 
     def l0(self, corpus: Numbered) -> list[float]:
         """Active latents a position for each SAE, on the first sequences.

@@ -7,6 +7,7 @@ from app.corpus.sequences import Corpus
 from app.harvest.batches import counted, pad
 from app.harvest.reading import Hooks
 from app.sae.base import SAE
+from app.sae.metrics import finite
 from app.subject.edits import logits_with
 from app.subject.hooks import HookPoint
 from app.subject.load import Subject
@@ -20,7 +21,7 @@ def recovered(subject: Subject, sae: SAE, corpus: Corpus, most: int) -> dict[str
     ce_recovered = (ce_zero - ce_sae) / (ce_zero - ce_original) and kl_recovered = 1 - kl_sae / kl_zero, where
     ``sae`` puts the reconstruction in the place of what the SAE writes, ``zero`` puts zeros there (zero ablation),
     and KL is from the original's distribution. BOS, EOS and PAD are neither replaced nor predicted. Empty where the
-    SAE writes no module's input or output.
+    SAE writes no module's input or output, or nothing is predicted; None where a number is not defined.
     """
     hooks = Hooks.of(sae, subject)
     if any(point.side == "unit" for point in hooks.writes) or not len(corpus) or most < 1:
@@ -43,11 +44,13 @@ def recovered(subject: Subject, sae: SAE, corpus: Corpus, most: int) -> dict[str
             sums[place] += _ce(other, target)
             sums[place + 2] += (original.exp() * (original - other)).sum(1).double().sum().cpu()
         predicted += len(target)
-    ce_original, ce_sae, ce_zero, kl_sae, kl_zero = (sums / max(predicted, 1)).tolist()
+    if not predicted:
+        return {}
+    ce_original, ce_sae, ce_zero, kl_sae, kl_zero = (sums / predicted).tolist()
     return {
-        "ce_original": ce_original,
-        "ce_sae": ce_sae,
-        "ce_zero": ce_zero,
+        "ce_original": finite(ce_original),
+        "ce_sae": finite(ce_sae),
+        "ce_zero": finite(ce_zero),
         "ce_recovered": _ratio(ce_zero - ce_sae, ce_zero - ce_original),
         "kl_recovered": _ratio(kl_zero - kl_sae, kl_zero),
         "recovery_tokens": predicted,
@@ -81,4 +84,4 @@ def _ce(log_probabilities: Tensor, target: Tensor) -> Tensor:
 
 
 def _ratio(part: float, whole: float) -> float | None:
-    return part / whole if abs(whole) > 1e-12 else None
+    return finite(part / whole) if abs(whole) > 1e-12 else None

@@ -1,5 +1,6 @@
 """The pass over a corpus: forward to the hooks, encode, accumulate; checkpointed, so a killed one carries on."""
 
+import contextlib
 import os
 import time
 from collections.abc import Callable
@@ -10,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from app.corpus.sequences import Corpus, CorpusHash
-from app.errors import DiskFull
+from app.disk import room
 from app.harvest.batches import groups
 from app.harvest.harvester import Harvester
 from app.harvest.interrupt import Interrupt
@@ -62,6 +63,7 @@ def harvest(
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 20.0,
     watch: Watch | None = None,
+    names: list[str] | None = None,
 ) -> Harvested:
     """Run or finish the pass for all ``saes`` at once. No sequence is longer than ``context`` tokens.
 
@@ -71,14 +73,17 @@ def harvest(
     ``checkpoint_seconds`` have passed since the last, and continued from if it is there and the sequences it has seen
     are the corpus's still. Ctrl-C ends the pass after the batch at hand, with a checkpoint; a second one at once.
 
+    ``names`` are what refusals call the SAEs.
+
     Raises:
         BadRequest: an SAE does not fit the subject's activations.
+        InvalidSAE, SubjectUnavailable: an SAE's or the subject's activations are not finite.
         CorpusUnavailable: there is no sequence.
         DiskFull: a checkpoint could not be written.
         OutOfMemory: half a batch does not fit.
     """
     watch = watch or Watch()
-    reader = Reader(subject, saes, watch.stages)
+    reader = Reader(subject, saes, watch.stages, names)
     harvesters = reader.harvesters(parameters, context, reader.l0(corpus))
     place = restore(harvesters, checkpoint, corpus, watch.note)
     started = saved = time.perf_counter()
@@ -140,24 +145,26 @@ def save(harvesters: list[Harvester], place: Place, path: Path, seconds: float) 
         "seconds": seconds,
     }
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(path)
-    except (OSError, RuntimeError) as error:
+        with room(path, "The harvest's checkpoint"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(path)
+    except BaseException:
         partial.unlink(missing_ok=True)
-        raise DiskFull(f"The harvest's checkpoint {path} could not be written: {error}.", path=str(path)) from error
+        raise
 
 
 def restore(harvesters: list[Harvester], path: Path | None, corpus: Corpus, note: Callable[[str], None]) -> Place:
     """Where to go on from. A checkpoint that cannot be read, or of a corpus that has changed, is set aside."""
     if path is None or not path.is_file():
         return Place()
-    try:
-        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=harvesters[0].stats.count.device)
-    except Exception:  # torch raises many types for a file that is cut; the pass starts over
+    saved: Any = None
+    with contextlib.suppress(Exception):  # torch raises many types for a file that is cut
+        saved = torch.load(path, weights_only=True, map_location=harvesters[0].stats.count.device)
+    if not _whole(saved, harvesters):
         path.rename(path.with_suffix(".damaged"))
         note("The checkpoint is damaged and was set aside; the harvest starts over.")
         return Place()
@@ -176,3 +183,34 @@ def restore(harvesters: list[Harvester], path: Path | None, corpus: Corpus, note
     for harvester, state in zip(harvesters, saved["harvesters"], strict=True):
         harvester.load_state_dict(state)
     return place
+
+
+def _whole(saved: Any, harvesters: list[Harvester]) -> bool:
+    """Whether a file's content is what ``save`` writes for these very accumulators."""
+    kinds = {"harvesters": list, "sequences": int, "sha256": str, "seconds": float}
+    if not isinstance(saved, dict) or {key: type(value) for key, value in saved.items()} != kinds:
+        return False
+    states: list[Any] = saved["harvesters"]
+    return len(states) == len(harvesters) and all(
+        _fits(harvester.state_dict(), state) for harvester, state in zip(harvesters, states, strict=True)
+    )
+
+
+def _fits(fresh: Any, saved: Any) -> bool:
+    """Whether ``saved`` may follow from the state ``fresh``: the same keys, types, dtypes and shapes, but that what is
+    empty at first may have grown."""
+    if isinstance(fresh, torch.Tensor):
+        if not isinstance(saved, torch.Tensor) or (saved.dtype, saved.ndim) != (fresh.dtype, fresh.ndim):
+            return False
+        return saved.shape == fresh.shape or (not len(fresh) and saved.shape[1:] == fresh.shape[1:])
+    if isinstance(fresh, dict) and fresh:
+        return (
+            isinstance(saved, dict) and saved.keys() == fresh.keys() and all(_fits(fresh[k], saved[k]) for k in fresh)
+        )
+    return type(saved) is type(fresh)
+
+
+def forget(checkpoint: Path) -> None:
+    """Remove a checkpoint that is not needed any more, and what was set aside in its place."""
+    for suffix in (".pt", ".partial", ".damaged", ".outdated"):
+        checkpoint.with_suffix(suffix).unlink(missing_ok=True)

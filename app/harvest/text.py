@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.corpus.chat import as_chat, rendered
 from app.corpus.scratch import scratch
-from app.corpus.sequences import Sequence, cut
+from app.corpus.sequences import SHORTEST, Sequence, cut
 from app.corpus.sources import Document, Skipped, documents
 from app.corpus.store import TokenStore
 from app.errors import BadRequest, CorpusUnavailable
@@ -39,24 +39,32 @@ def sequences(text: Text, subject: Subject, home: Path, skipped: Skipped) -> Ite
     read are added to ``skipped``.
 
     Raises:
-        BadRequest: sequences longer than the subject reads, or packed though it has no token to stand between them.
+        BadRequest: sequences longer than the subject reads or shorter than is kept, or packed though it has no token
+            to stand between them.
+        CorpusUnavailable (when read): no text is long enough.
     """
     if text.context > subject.max_context:
         raise BadRequest(f"--context is {text.context:,}; {subject.name} reads at most {subject.max_context:,} tokens.")
+    bos_id = subject.bos_id if text.prepend_bos else None
+    least = SHORTEST + (bos_id is not None)
+    if text.context < least:
+        why = f": BOS, and {SHORTEST} tokens of text" if bos_id is not None else ""
+        raise BadRequest(f"--context is {text.context}; for {subject.name} it is at least {least}{why}.")
     separator = subject.separator_id if text.pack else None
     if text.pack and separator is None:
         raise BadRequest(f"{subject.name} has neither EOS nor BOS to stand between packed documents; leave --pack out.")
 
     def read() -> Iterator[Sequence]:
-        found = documents(text.spec, home / "packages", skipped)
-        return cut(
-            _readable(found, text, subject, skipped),
-            subject.encode,
-            bos_id=subject.bos_id if text.prepend_bos else None,
-            context=text.context,
-            tokens=text.tokens,
-            separator=separator,
-        )
+        found = _readable(documents(text.spec, home / "packages", skipped), text, subject, skipped)
+        empty = True
+        for sequence in cut(
+            found, subject.encode, bos_id=bos_id, context=text.context, tokens=text.tokens, separator=separator
+        ):
+            empty = False
+            yield sequence
+        if empty:
+            remedy = "give more text" if text.pack else "give longer documents, or put short ones together with --pack"
+            raise CorpusUnavailable(f"{text.name} holds no text of {SHORTEST} tokens; {remedy}.", corpus=text.spec)
 
     with scratch(home / "work", "tokens") as folder, TokenStore(folder) as store:
         store.fill(read)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from app.live.prompt import PromptRun
 
-Key = tuple[Path, str, bool]  # the subject, the text, whether it is a chat
+Key = tuple[tuple[Path, str | None], str, bool]  # the subject, the text, whether it is a chat
 
 
 class Cache:

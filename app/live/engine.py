@@ -127,7 +127,7 @@ class Engine:
                 characters=len(text),
                 limit=self.max_chars,
             )
-        key = (targets[0].subject_path, text, chat)
+        key = (targets[0].model, text, chat)
         known = self._cache.get(key)
         missing = [t for t in targets if known is None or t.revision not in known.readings]
         if known is not None and not missing and (known.predictions is not None or not predict):
@@ -285,7 +285,7 @@ class Engine:
             if request is None:
                 break
             alike = request.steps is None and request.predict == first.predict and len(request.ids) <= CHUNK
-            alike = alike and request.targets[0].subject_path == first.targets[0].subject_path
+            alike = alike and request.targets[0].model == first.targets[0].model
             longest = max(longest, len(request.ids))
             # Logits take far more than what the SAEs read.
             most = self._batch_tokens // 4 if first.predict else self._batch_tokens

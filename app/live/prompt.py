@@ -18,6 +18,11 @@ class Target:
     subject: str
     subject_path: Path
     sae_path: Path
+    subject_sha256: str | None = None  # None in rows older than it, which are taken as what lies at the path
+
+    @property
+    def model(self) -> tuple[Path, str | None]:
+        return self.subject_path, self.subject_sha256
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from app.errors import TooLarge
+from app.errors import SubjectUnavailable, TooLarge
 from app.live.forward import Probe
 from app.live.prompt import Target
 from app.sae.base import SAE
+from app.subject.identity import fingerprint
 from app.subject.load import Subject, choose_device, load_subject
 
 SHARE = 0.6  # of the device's memory, where no budget is set
@@ -41,7 +42,8 @@ class Residents:
     """``lease`` loads what is not there. What does not fit the device's budget any more is kept on the host where the
     device is a GPU and ``host_budget`` allows, else forgotten; what is leased stays.
 
-    budget, host_budget: bytes; None is SHARE of what there is.
+    budget, host_budget: bytes; None is SHARE of what there is. hashes: the file that
+    app.subject.identity.fingerprint remembers in.
     """
 
     def __init__(
@@ -52,14 +54,15 @@ class Residents:
         device: str = "auto",
         budget: int | None = None,
         host_budget: int | None = None,
+        hashes: Path | None = None,
     ) -> None:
         self._read_sae, self._dtype, self._wanted = read_sae, dtype, device
-        self._budget, self._host_budget = budget, host_budget
+        self._budget, self._host_budget, self._hashes = budget, host_budget, hashes
         self._device: torch.device | None = None
         self._held: OrderedDict[object, _Held] = OrderedDict()
         self._host: OrderedDict[object, _Held] = OrderedDict()
         self._uses: Counter[object] = Counter()
-        self._probes: dict[tuple[Path, str], Probe] = {}
+        self._probes: dict[tuple[tuple[str, Path, str | None], str], Probe] = {}
         self.loads = 0
 
     def lease(self, targets: Sequence[Target]) -> Loaded:
@@ -96,7 +99,14 @@ class Residents:
 
     def _subject(self, target: Target) -> Subject:
         def load() -> Subject:
-            return load_subject(target.subject_path, target.subject, self._dtype, self._wanted)
+            subject = load_subject(target.subject_path, target.subject, self._dtype, self._wanted)
+            if target.subject_sha256 not in (None, fingerprint(subject, self._hashes)):
+                raise SubjectUnavailable(
+                    f"The model at {target.subject_path} is no longer the one that {target.subject} was harvested "
+                    "from; put that one back, or harvest its SAEs again.",
+                    path=str(target.subject_path),
+                )
+            return subject
 
         found: Subject = self._get(_subject_key(target), load, _size_on_disk(target.subject_path), target.subject)
         return found
@@ -106,7 +116,7 @@ class Residents:
             _sae_key(target), lambda: self._read_sae(target.sae_path), _size_on_disk(target.sae_path),
             target.sae_path.name,
         )  # fmt: skip
-        key = (target.subject_path, target.revision)
+        key = (_subject_key(target), target.revision)
         known = self._probes.get(key)
         if known is None or known.sae is not sae:
             known = self._probes[key] = Probe.of(sae, subject)
@@ -167,9 +177,7 @@ class Residents:
             return False
         held = self._held.pop(key)
         self._probes = {
-            names: probe
-            for names, probe in self._probes.items()
-            if key not in (("subject", names[0]), ("sae", names[1]))
+            names: probe for names, probe in self._probes.items() if key not in (names[0], ("sae", names[1]))
         }
         if self._where().type == "cpu":
             return True
@@ -193,8 +201,8 @@ class Residents:
         return self._budget
 
 
-def _subject_key(target: Target) -> tuple[str, Path]:
-    return ("subject", target.subject_path)
+def _subject_key(target: Target) -> tuple[str, Path, str | None]:
+    return ("subject", *target.model)
 
 
 def _sae_key(target: Target) -> tuple[str, str]:

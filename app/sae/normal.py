@@ -97,6 +97,11 @@ def read(source: Source, options: Options) -> SAE:
         config = told["config"] | {name: tuple(told["config"][name]) for name in ("reads", "writes")}
         stored = rehooked(SAEConfig(**config), options.hook, options.subject)
         given: dict[str, Any] = {"config": stored, **told["options"]}
+        for name in {"k", "steps"} & given.keys():
+            if options.k is not None and given[name] not in (None, options.k):
+                raise SAEFormatError(
+                    f"--k is {options.k}, but {CONFIG} in {source.folder} says {name} {given[name]}; leave --k out."
+                )
         if "normalise" in given:
             given["normalise"] = Normalisation(**given["normalise"])
             if given["normalise"].kind not in get_args(Kind):

@@ -16,6 +16,7 @@ from app.errors import HarvestRunning
 from app.store import tables as t
 from app.store.copying import Column, Fixed, Raw, copy_in, ragged
 from app.store.engine import explained
+from app.store.plain import plain, storable
 
 Ints = npt.NDArray[np.integer[Any]]
 Chunks = Iterable[dict[str, Column]]
@@ -23,9 +24,12 @@ Chunks = Iterable[dict[str, Column]]
 
 @dataclass(frozen=True)
 class SubjectRow:
+    """``sha256`` tells subjects apart: two of one name are two."""
+
     name: str
     path: str
     facts: dict[str, Any]
+    sha256: str
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ def save_harvest(
 
     latents and examples are columns of their tables without sae_id, some rows at a time, in order of the primary key.
 
-    A revision that is there already (the same weights, corpus and parameters) is replaced.
+    A revision that is there already (the same weights, subject, corpus and parameters) is replaced.
     """
     with explained(), engine.begin() as connection:
         subject_id = _upsert_subject(connection, subject)
@@ -129,29 +133,41 @@ def save_harvest(
         sae_id = int(
             connection.execute(
                 insert(t.sae)
-                .values(subject_id=subject_id, **{**vars(sae), "signed": int(sae.signed)})
+                .values(subject_id=subject_id, **plain({**vars(sae), "signed": int(sae.signed)}))
                 .returning(t.sae.c.id)
             ).scalar_one()
         )
-        connection.execute(insert(t.harvest).values(sae_id=sae_id, corpus_id=corpus_id, **vars(harvest)))
+        connection.execute(insert(t.harvest).values(sae_id=sae_id, corpus_id=corpus_id, **plain(vars(harvest))))
         for table, types, chunks in ((t.latent, _LATENT_TYPES, latents), (t.example, _EXAMPLE_TYPES, examples)):
             _fill_partition(connection, table.name, sae_id, types, chunks)
         return sae_id
 
 
 def _upsert_subject(connection: Connection, subject: SubjectRow) -> int:
-    statement = insert(t.subject).values(**vars(subject))
-    statement = statement.on_conflict_do_update(
-        index_elements=["name"], set_={"path": subject.path, "facts": subject.facts}
-    )
-    return int(connection.execute(statement.returning(t.subject.c.id)).scalar_one())
+    """The row of this very model, which lies at ``path`` now. Another model of the same name keeps its row, and this
+    one is called ``name (first digits of its hash)``. A row without a hash is this model if it is of the same folder.
+    """
+    s = t.subject.c
+    same_folder = (s.sha256.is_(None)) & (s.name == subject.name) & (s.path == subject.path)
+    mine = select(s.id).where((s.sha256 == subject.sha256) | same_folder).order_by(s.sha256.nulls_last()).limit(1)
+    names = [subject.name, f"{subject.name} ({subject.sha256[:8]})", f"{subject.name} ({subject.sha256})"]
+    while True:  # again where another harvest has just taken the name, or has just saved this model
+        if (known := connection.execute(mine).scalar()) is not None:
+            now = {"path": subject.path, "facts": subject.facts, "sha256": subject.sha256}
+            connection.execute(update(t.subject).where(s.id == known).values(now))
+            return int(known)
+        taken = set(connection.execute(select(s.name).where(s.name.in_(names))).scalars())
+        name = next(name for name in names if name not in taken)
+        statement = insert(t.subject).values(**{**vars(subject), "name": name}).on_conflict_do_nothing()
+        if (made := connection.execute(statement.returning(s.id)).scalar()) is not None:
+            return int(made)
 
 
 def _upsert_corpus(connection: Connection, corpus: CorpusRows) -> int:
     known = connection.execute(select(t.corpus.c.id).where(t.corpus.c.sha256 == corpus.sha256)).scalar()
     if known is not None:
         return int(known)
-    facts = {"name": corpus.name, "sha256": corpus.sha256, "context": corpus.context, "tokens": corpus.tokens}
+    facts = {"name": storable(corpus.name), "sha256": corpus.sha256, "context": corpus.context, "tokens": corpus.tokens}
     statement = insert(t.corpus).values(sequences=0, documents=0, **facts)
     corpus_id = int(connection.execute(statement.returning(t.corpus.c.id)).scalar_one())
     n_sequences = copy_in(

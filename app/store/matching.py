@@ -30,8 +30,8 @@ class Nearest(NamedTuple):
 
 def cosine(x: Floats, y: Floats) -> float | None:
     """Of two vectors; None where one is zero."""
-    norms = float(np.linalg.norm(x)) * float(np.linalg.norm(y))
-    return float(x @ y) / norms if norms else None
+    x, y = unit(x[None])[0], unit(y[None])[0]
+    return float(x @ y) if x.any() and y.any() else None
 
 
 def check(n_a: int, n_b: int) -> None:
@@ -72,6 +72,8 @@ def nearest(a: Decoder, n_a: int, b: Decoder, n_b: int) -> Nearest:
 
 def unit(rows: Floats) -> Floats:
     """[n, d] -> the same directions at length 1; a zero row stays zero."""
+    smallest = np.float32(1e-30)
+    rows = rows / np.maximum(np.abs(rows).max(axis=1, keepdims=True, initial=0), smallest)  # no square overflows
     norms = np.linalg.norm(rows, axis=1, keepdims=True).astype(np.float32)
-    out: Floats = rows / np.maximum(norms, np.float32(1e-30))
+    out: Floats = rows / np.maximum(norms, smallest)
     return out

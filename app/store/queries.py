@@ -26,6 +26,7 @@ class SAERecord:
     subject: str
     subject_path: str
     subject_facts: dict[str, Any]
+    subject_sha256: str | None
     reads: list[str]
     writes: list[str]
     architecture: str
@@ -159,11 +160,11 @@ def _saes() -> Select[Any]:
     return (
         select(
             s.id, s.slug, s.revision, m.name.label("subject"), m.path.label("subject_path"),
-            m.facts.label("subject_facts"), s.reads, s.writes, s.architecture, s.d_in, s.n_latents, s.signed,
-            s.config, s.path, s.sha256, h.corpus_id, c.name.label("corpus"), c.sha256.label("corpus_sha256"),
-            c.sequences.label("corpus_sequences"), c.documents.label("corpus_documents"),
-            c.context.label("corpus_context"), h.parameters, h.metrics, h.density_edges, h.density_counts,
-            h.tokens, h.dead, h.seconds, h.finished, h.facts, s.edition,
+            m.facts.label("subject_facts"), m.sha256.label("subject_sha256"), s.reads, s.writes, s.architecture,
+            s.d_in, s.n_latents, s.signed, s.config, s.path, s.sha256, h.corpus_id, c.name.label("corpus"),
+            c.sha256.label("corpus_sha256"), c.sequences.label("corpus_sequences"),
+            c.documents.label("corpus_documents"), c.context.label("corpus_context"), h.parameters,
+            h.metrics, h.density_edges, h.density_counts, h.tokens, h.dead, h.seconds, h.finished, h.facts, s.edition,
         )
         .join(t.subject, s.subject_id == m.id)
         .join(t.harvest, h.sae_id == s.id)

@@ -33,6 +33,7 @@ subject = Table(
     Column("name", Text, nullable=False, unique=True),
     Column("path", Text, nullable=False),
     Column("facts", JSONB, nullable=False),
+    Column("sha256", Text, unique=True),  # of config, weights and vocabulary; NULL in rows older than it
 )
 
 corpus = Table(

@@ -73,8 +73,7 @@ class Subject:
     @property
     def special_ids(self) -> list[int]:
         """Ids left out of statistics: BOS, EOS, PAD."""
-        t = self.tokenizer
-        return sorted({int(i) for i in (t.bos_token_id, t.eos_token_id, t.pad_token_id) if i is not None})
+        return special_ids(self.tokenizer)
 
     def encode(self, text: str) -> list[int]:
         """Token ids of ``text`` without special tokens."""
@@ -95,6 +94,11 @@ class Subject:
         if isinstance(norm, nn.LayerNorm):
             folded = folded - folded.mean(0, keepdim=True)
         return folded
+
+
+def special_ids(t: Any) -> list[int]:
+    """BOS, EOS and PAD of the tokenizer ``t``."""
+    return sorted({int(i) for i in (t.bos_token_id, t.eos_token_id, t.pad_token_id) if i is not None})
 
 
 def gain_of(norm: Any) -> Tensor:
@@ -147,7 +151,11 @@ def load_subject(path: Path, name: str, dtype: str = "auto", device: str = "auto
     Raises:
         SubjectUnavailable: the folder is missing or does not hold a causal language model.
     """
-    if not (path / "config.json").is_file():
+    try:
+        there = (path / "config.json").is_file()
+    except OSError as error:  # a name too long, a folder that may not be entered
+        raise SubjectUnavailable(f"The model at {path} cannot be read: {error.strerror}.", path=str(path)) from None
+    if not there:
         raise SubjectUnavailable(
             f"No model at {path}: config.json is missing; run 'saescope demo' or give a Hugging Face folder.",
             path=str(path),
@@ -177,11 +185,19 @@ def _load(path: Path, name: str, dtype: str, device: str) -> Subject:
 
 def load_vocabulary(path: Path) -> Vocabulary:
     """The tokens of the subject in ``path``, without its weights."""
+    return Vocabulary.of(load_tokenizer(path))
+
+
+def load_tokenizer(path: Path) -> Any:
+    """
+    Raises:
+        SubjectUnavailable: there is none in ``path``.
+    """
     with _loading:
         from transformers import AutoTokenizer
 
         try:
-            return Vocabulary.of(AutoTokenizer.from_pretrained(path, local_files_only=True))
+            return AutoTokenizer.from_pretrained(path, local_files_only=True)
         except (OSError, ValueError, KeyError) as error:
             raise SubjectUnavailable(
                 f"The tokenizer at {path} could not be loaded: {str(error).splitlines()[0]}", path=str(path)

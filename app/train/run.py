@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from app.corpus.sequences import Sequence, corpus_hash
+from app.disk import room
 from app.errors import BadRequest
 from app.sae.base import SAEConfig
 from app.sae.formats import saelens
 from app.sae.topk import TopK
 from app.subject.hooks import HookPoint
+from app.subject.identity import fingerprint
 from app.subject.load import Subject
 from app.train.activations import ActivationFile, gather
 from app.train.topk import TopKTrainer, fold
@@ -74,7 +76,7 @@ def train(
     killed carries on from them and ends with the same weights; they are removed at the end.
 
     Raises:
-        BadRequest: ``out/work`` belongs to a run with another recipe or other text.
+        BadRequest: ``out/work`` belongs to a run with another recipe, other text or another subject.
     """
     work = out / "work"
     identity = _identity(recipe, sequences, subject)
@@ -115,7 +117,7 @@ def _identity(recipe: Recipe, sequences: list[Sequence], subject: Subject) -> st
     told = {
         "recipe": asdict(recipe),
         "text": corpus_hash(sequences),
-        "subject": subject.name,
+        "subject": fingerprint(subject),
         "dtype": str(subject.dtype),
     }
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
@@ -125,8 +127,8 @@ def _claim(work: Path, identity: str, out: Path) -> None:
     mark = work / "identity"
     if mark.is_file() and mark.read_text() != identity:
         raise BadRequest(
-            f"{work} holds an unfinished run with another recipe or other text; remove it or choose another "
-            f"folder than {out}.",
+            f"{work} holds an unfinished run with another recipe, other text or another subject; remove it or choose "
+            f"another folder than {out}.",
             path=str(work),
         )
     work.mkdir(parents=True, exist_ok=True)
@@ -223,11 +225,16 @@ def _checkpoint(work: Path, trainer: TopKTrainer, optimiser: torch.optim.Adam, s
         "step": step,
     }
     partial = work / "checkpoint.partial"
-    with partial.open("wb") as file:
-        torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    partial.rename(work / "checkpoint.pt")
+    try:
+        with room(work, "The training's checkpoint"):
+            with partial.open("wb") as file:
+                torch.save(state, file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.rename(work / "checkpoint.pt")
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
 
 
 @torch.no_grad()

@@ -15,7 +15,7 @@ from app.store.tables import NEAR, RANDOM, TOP
 from app.subject.tokens import Vocabulary
 from app.web import build
 from app.web import compare_contexts as k
-from app.web.formats import sig, thousands
+from app.web.formats import measured, sig, thousands
 from app.web.state import State
 
 TOP_EXAMPLES, CLOSE = 5, 0.7
@@ -158,9 +158,15 @@ _METRICS = {
 
 
 def metric_pairs(a: q.SAERecord, b: q.SAERecord) -> list[k.MetricPair]:
-    values = [(title, a.metrics.get(name), b.metrics.get(name)) for name, title in _METRICS.items()]
-    values.append(("Dead", a.dead / a.n_latents, b.dead / b.n_latents))
-    return [k.MetricPair(name=name, a=x, b=y, delta=None if x is None or y is None else y - x) for name, x, y in values]
+    pairs = []
+    for name, title in _METRICS.items():
+        x, y = a.metrics.get(name), b.metrics.get(name)
+        over = "recovery_tokens" if name.endswith("recovered") else "tokens"
+        notes = [measured(None, sae.metrics.get(over)) if value is None else None for sae, value in ((a, x), (b, y))]
+        delta = None if x is None or y is None else y - x
+        pairs.append(k.MetricPair(name=title, a=x, b=y, delta=delta, a_note=notes[0], b_note=notes[1]))
+    dead = a.dead / a.n_latents, b.dead / b.n_latents
+    return [*pairs, k.MetricPair(name="Dead", a=dead[0], b=dead[1], delta=dead[1] - dead[0])]
 
 
 def fact_pairs(a: q.SAERecord, b: q.SAERecord) -> list[k.FactPair]:

@@ -58,12 +58,15 @@ class SAESide(BaseModel):
 
 
 class MetricPair(BaseModel):
-    """One metric of both; ``delta`` is b - a."""
+    """One metric of both; ``delta`` is b - a. Where a value is None its ``note`` says whether it was not measured or is
+    not defined."""
 
     name: str
     a: float | None
     b: float | None
     delta: float | None
+    a_note: str | None = None
+    b_note: str | None = None
 
 
 class FactPair(BaseModel):

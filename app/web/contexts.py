@@ -132,14 +132,15 @@ class ExampleGroup(BaseModel):
 
 
 class Metrics(BaseModel):
-    """Quality of the SAE over ``tokens`` positions of the harvest."""
+    """Quality of the SAE over ``tokens`` positions of the harvest; null where there were none, or where it is not
+    defined."""
 
-    fvu: float
-    explained_variance: float
-    cosine: float
-    norm_ratio: float
-    l0: float
-    tokens: int
+    fvu: float | None = None
+    explained_variance: float | None = None
+    cosine: float | None = None
+    norm_ratio: float | None = None
+    l0: float | None = None
+    tokens: int = 0
     # With the reconstruction, or zeros, in the place of the activations, over recovery_tokens predictions:
     ce_original: float | None = None
     ce_sae: float | None = None

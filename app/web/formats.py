@@ -10,6 +10,13 @@ def sig(value: float) -> str:
     return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
 
 
+def measured(value: float | None, tokens: int | None) -> str:
+    """Three significant digits, or why there is no value: no tokens to measure on, or a number that is none."""
+    if value is None:
+        return "not defined" if tokens else "not measured"
+    return sig(value)
+
+
 def thousands(value: int) -> str:
     return f"{value:,}"
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from app.web.contexts import Glimpse, SAEPage
-from app.web.formats import percent, sig
+from app.web.formats import measured, percent, sig
 from app.web.heat import SPECIAL, Span, spans, visible
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
@@ -56,7 +56,8 @@ def sae_picture(page: SAEPage) -> bytes:
     image, draw = _blank()
     _line(draw, (MARGIN, 52), f"{page.subject} · {', '.join(page.reads)}", 30, "--muted")
     y = _wrapped(draw, page.sae, 100, size=54, lines=2)
-    numbers = f"L0 {sig(page.metrics.l0)}", f"FVU {sig(page.metrics.fvu)}"
+    m = page.metrics
+    numbers = f"L0 {measured(m.l0, m.tokens)}", f"FVU {measured(m.fvu, m.tokens)}"
     facts = (page.architecture, f"{page.n_latents:,} latents", *numbers)
     _line(draw, (MARGIN, y + 14), "   ·   ".join(facts), 32, "--text")
     _bars(draw, page.density_histogram.counts, (MARGIN, y + 90, WIDTH - MARGIN, 520))

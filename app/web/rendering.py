@@ -10,7 +10,7 @@ from jinja2_fragments import render_block as _render_block
 
 from app import __version__, urls
 from app.web import browse_charts, charts, examples
-from app.web.formats import duration, percent, sig, thousands
+from app.web.formats import duration, measured, percent, sig, thousands
 from app.web.heat import floats, heat, heat_row, visible
 from app.web.sharing import absolute, frame
 
@@ -31,7 +31,7 @@ def environment() -> Environment:
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     env.globals.update(urls=urls, static=static, version=__version__, heat_map=heat, visible=visible,
-        absolute=absolute, frame=frame,
+        absolute=absolute, frame=frame, measured=measured,
         example_heat=examples.example_heat, fold=examples.fold, histogram_values=charts.histogram_values,
         bars_chart=browse_charts.bars_chart, pairs=browse_charts.pairs,
         profile_values=charts.profile_values, ranked=charts.ranked, percents=charts.percents,

@@ -14,6 +14,7 @@ from app.corpus.sources import PACKAGED, documents
 from app.errors import BadRequest, TextTooLong
 from app.harvest.imports import ORIGIN, find
 from app.harvest.job import check_slug
+from app.paths import expanded
 from app.store import queries as q
 from app.store import tables as t
 from app.web.run_contexts import Choice, StartForm
@@ -101,7 +102,7 @@ def _checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[str, 
 
 
 def _absolute(path: Path) -> str:
-    return str(path.expanduser().absolute())
+    return str(expanded(str(path)).absolute())
 
 
 def _model(form: StartForm, there: Known) -> Path:
@@ -109,7 +110,7 @@ def _model(form: StartForm, there: Known) -> Path:
     if not model:
         raise BadRequest("Choose a subject, or write the folder it is in.", field="model")
     folder = there.subjects.get(model, Path(model)) if not form.model_path else Path(model)
-    if not (folder.expanduser() / "config.json").is_file():
+    if not (expanded(str(folder)) / "config.json").is_file():
         raise BadRequest(f"No model at {folder}: config.json is missing; give a Hugging Face folder.", field="model")
     return folder
 

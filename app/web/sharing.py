@@ -9,6 +9,7 @@ from fastapi import Request
 from app import urls
 from app.errors import PageNotFound
 from app.web.contexts import FeaturePage, SAEPage
+from app.web.formats import measured
 from app.web.preview_contexts import Preview
 
 EMBED_WIDTH, EMBED_HEIGHT = 640, 420
@@ -33,10 +34,11 @@ def feature_preview(request: Request, page: FeaturePage) -> Preview:
 
 
 def sae_preview(request: Request, page: SAEPage) -> Preview:
+    m = page.metrics
     return Preview(
         title=f"{page.sae} · saescope",
         description=f"{page.architecture} SAE of {page.n_latents:,} latents on {page.subject}, "
-        f"{', '.join(page.reads)}: L0 {page.metrics.l0:.3g}, FVU {page.metrics.fvu:.3g}.",
+        f"{', '.join(page.reads)}: L0 {measured(m.l0, m.tokens)}, FVU {measured(m.fvu, m.tokens)}.",
         url=absolute(request, urls.sae(page.address)),
         image=absolute(request, urls.og_image(page.address)),
         oembed=None,

@@ -53,4 +53,4 @@ class State:
 
 def target(sae: SAERecord, home: Path) -> Target:
     """Paths inside the home are stored relative to it, so that a home can be moved."""
-    return Target(sae.revision, sae.subject, home / sae.subject_path, home / sae.path)
+    return Target(sae.revision, sae.subject, home / sae.subject_path, home / sae.path, sae.subject_sha256)

@@ -10,7 +10,7 @@ import torch
 
 from app.sae.afa import TopAFA
 from app.sae.base import SAE, SAEConfig, SAEFormatError
-from app.sae.formats.files import Keys, Options, Source, Tensors
+from app.sae.formats.files import Keys, Options, Source, Tensors, active
 from app.sae.jumprelu import JumpReLU
 from app.sae.normalise import Normalisation
 from app.sae.relu import ReLU
@@ -48,7 +48,7 @@ def read(source: Source, options: Options) -> SAE:
     hook = options.hook or str(keys.get("hook_point", ""))
     if not hook:
         raise SAEFormatError(f"{keys.where} has no hook_point; give --hook.")
-    k = (options.k or keys.whole("top_k")) if kind == "topk" else None
+    k = active(keys, options, "top_k", n) if kind == "topk" else None
     config = SAEConfig(
         architecture=kind, d_in=d, n_latents=n, reads=(hook,), writes=(hook,),
         subject=options.subject or str(keys.get("model_name", "unknown")), extra={"k": k} if k else {},

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from app.sae.base import SAE, SAEConfig, SAEFormatError
-from app.sae.formats.files import Keys, Options, Source, Tensors
+from app.sae.formats.files import Keys, Options, Source, Tensors, active
 from app.sae.gated import Gated
 from app.sae.jumprelu import JumpReLU
 from app.sae.relu import ReLU
@@ -93,11 +93,8 @@ def _k(keys: Keys, tensors: Tensors, options: Options, n: int) -> int:
         k = int(tensors.scalar("k"))
         if keys.get("k", k) != k:
             raise SAEFormatError(f"{keys.where} says k {keys.get('k')}; ae.pt says {k}.")
-    else:
-        k = options.k or keys.whole("k")
-    if not 1 <= k <= n:
-        raise SAEFormatError(f"{keys.where} says k {k}; wanted 1 to {n}.")
-    return k
+        return active(Keys({"k": k}, tensors.where), options, "k", n)
+    return active(keys, options, "k", n)
 
 
 def _threshold(tensors: Tensors) -> Tensor:
@@ -159,7 +156,7 @@ def _jumprelu(keys: Keys, tensors: Tensors, options: Options, config: Config, d:
 
 
 def _switch(keys: Keys, tensors: Tensors, options: Options, config: Config, d: int, n: int) -> SAE:
-    k, experts = keys.whole("k"), keys.whole("experts")
+    k, experts = active(keys, options, "k", n), keys.whole("experts")
     if n % experts:
         raise SAEFormatError(f"{keys.where} says experts {experts}, which does not divide the {n} latents.")
     return Switch(

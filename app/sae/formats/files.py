@@ -41,11 +41,16 @@ class Source:
         Raises:
             SAEFormatError: there is nothing.
         """
-        path = path.expanduser()
-        if path.is_dir():
-            return cls(path)
-        if path.is_file():
-            return cls(path.parent, path)
+        try:
+            path = path.expanduser()
+            if path.is_dir():
+                return cls(path)
+            if path.is_file():
+                return cls(path.parent, path)
+        except RuntimeError:
+            raise SAEFormatError(f"{path} names a user there is not.") from None
+        except OSError as error:  # a name too long, a folder that may not be entered
+            raise SAEFormatError(f"{path} cannot be read: {error.strerror}.") from None
         raise SAEFormatError(f"No SAE folder at {path}.")
 
     def names(self) -> list[str]:
@@ -194,6 +199,24 @@ class Keys:
                 f"{self.where} has keys that are not known here: {', '.join(left)}; they may change what is "
                 "computed. Leave them out with --ignore-unknown if they do not."
             )
+
+
+def active(keys: Keys, options: Options, name: str, most: int, default: int | None = None) -> int:
+    """How many of ``most`` latents are active at a position: what the files say under ``name``; where they do not, what
+    the caller says, else ``default``.
+
+    Raises:
+        SAEFormatError: files and caller contradict each other, nobody says it, or there are fewer latents.
+    """
+    said = keys.get(name) is not None
+    if not said and options.k is None and default is None:
+        raise SAEFormatError(f"{keys.where} lacks {name}; give --k.")
+    k = keys.whole(name) if said else options.k or keys.whole(name, default)
+    if options.k not in (None, k):
+        raise SAEFormatError(f"--k is {options.k}, but {keys.where} says {name} {k}; leave --k out.")
+    if k > most:
+        raise SAEFormatError(f"{f'{keys.where} says {name}' if said else '--k is'} {k}, more than the {most} latents.")
+    return k
 
 
 class Tensors:

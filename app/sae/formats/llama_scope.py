@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from app.sae.base import SAE, SAEConfig, SAEFormatError
-from app.sae.formats.files import Keys, Options, Source, Tensors
+from app.sae.formats.files import Keys, Options, Source, Tensors, active
 from app.sae.jumprelu import JumpReLU
 from app.sae.relu import ReLU
 from app.sae.topk import TopK
@@ -56,7 +56,7 @@ def read(source: Source, options: Options) -> SAE:
                 f"{keys.where} says jump_relu_threshold {float(threshold.min()):g}; wanted at least 0."
             )
     if act == "topk":
-        k = options.k or keys.whole("top_k")
+        k = active(keys, options, "top_k", n)
     if k is not None and keys.number("jump_relu_threshold", 0.0) > 0:  # as the authors' loader does
         act, k, threshold = "jumprelu", None, torch.tensor(keys.number("jump_relu_threshold"))
     weights = _folded(keys, tensors, n, d, d_out)

@@ -7,7 +7,7 @@ TopK models normalise their input like a LayerNorm without gain and undo it; old
 from typing import Any
 
 from app.sae.base import SAE, SAEConfig, SAEFormatError
-from app.sae.formats.files import Options, Source, Tensors
+from app.sae.formats.files import Keys, Options, Source, Tensors, active
 from app.sae.normalise import Normalisation
 from app.sae.relu import ReLU
 from app.sae.topk import TopK
@@ -35,10 +35,8 @@ def read(source: Source, options: Options) -> SAE:
         raise SAEFormatError(f"{where} does not say where the SAE reads; give --hook.")
     if activation not in ("TopK", "ReLU"):
         raise SAEFormatError(f"{where} says activation {activation!r}; supported: 'TopK', 'ReLU'.")
-    k = options.k or state.get("k")
+    k = active(Keys(state, str(where)), options, "k", n) if activation == "TopK" else None
     postact = str(state.get("postact_fn", "ReLU"))
-    if activation == "TopK" and (not isinstance(k, int) or k < 1 or k > n):
-        raise SAEFormatError(f"{where} says k {k!r}; wanted a whole number of 1 to {n} (or give --k).")
     if postact not in ("ReLU", "Identity"):
         raise SAEFormatError(f"{where} says postact_fn {postact!r}; supported: 'ReLU', 'Identity'.")
     config = SAEConfig(

@@ -12,7 +12,7 @@ from torch import Tensor
 from app.sae.base import SAE, SAEConfig, SAEFormatError
 from app.sae.clt import CLT
 from app.sae.crosscoder import Crosscoder
-from app.sae.formats.files import Keys, Options, Source, Tensors
+from app.sae.formats.files import Keys, Options, Source, Tensors, active
 from app.sae.normalise import Normalisation
 from app.sae.normgated import NormGated
 
@@ -54,8 +54,8 @@ def read(source: Source, options: Options) -> SAE:
     return made
 
 
-def _k(keys: Keys, options: Options, act: Act) -> int | None:
-    return (options.k or keys.whole("top_k")) if "topk" in act else None
+def _k(keys: Keys, options: Options, act: Act, n: int) -> int | None:
+    return active(keys, options, "top_k", n) if "topk" in act else None
 
 
 def _threshold(tensors: Tensors, act: Act, *shape: int) -> Tensor | None:
@@ -71,7 +71,7 @@ def _sae(keys: Keys, tensors: Tensors, options: Options, act: Act) -> SAE:
     if not reads:
         raise SAEFormatError(f"{keys.where} has no hook_point_in; give --hook.")
     glu = keys.flag("use_glu_encoder", False)
-    k = _k(keys, options, act)
+    k = _k(keys, options, act, n)
     transcoder = reads != writes
     return NormGated(
         config=SAEConfig(
@@ -139,7 +139,7 @@ def _crosscoder(keys: Keys, tensors: Tensors, options: Options, act: Act) -> SAE
         scale = torch.tensor([math.sqrt(d) / _average(keys, tensors, hook) for hook in hooks])
     # The layers' factors differ, so they go into the weights: x s W = x (s W), and x_hat / s = f (W / s) + b / s.
     # The gate's decoder norms are those before the scaling, so thresholds are scaled with them.
-    W_dec, k = tensors.take("W_D", layers, n, d), _k(keys, options, act)
+    W_dec, k = tensors.take("W_D", layers, n, d), _k(keys, options, act, n)
     threshold = _threshold(tensors, act, n)
     return Crosscoder(
         config=SAEConfig(
@@ -180,7 +180,7 @@ def _clt(keys: Keys, tensors: Tensors, options: Options, act: Act) -> SAE:
         )
     keys.known("use_decoder_bias", "use_glu_encoder", "apply_decoder_bias_to_pre_encoder", "hook_points")
     keys.known("init_cross_layer_decoder_all_zero", "decode_with_csr", "sparsity_threshold_for_csr")
-    k = _k(keys, options, act)
+    k = _k(keys, options, act, layers * n)
     return CLT(
         config=SAEConfig(
             architecture="clt", d_in=layers * d, n_latents=layers * n, reads=reads, writes=writes,

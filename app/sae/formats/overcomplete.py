@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from app.sae.base import SAE, SAEConfig, SAEFormatError
-from app.sae.formats.files import Keys, Options, Source, Tensors
+from app.sae.formats.files import Keys, Options, Source, Tensors, active
 from app.sae.jumprelu import JumpReLU
 from app.sae.pursuit import MatchingPursuit
 from app.sae.quantised import Quantised
@@ -64,13 +64,13 @@ def _made(kind: str, keys: Keys, told: Keys, tensors: Tensors, options: Options,
 
     zero = torch.zeros(d)
     if kind == "MpSAE":
-        k = options.k or keys.whole("k")
+        k = active(keys, options, "k", n)
         return MatchingPursuit(config=config("matching_pursuit", signed=True, k=k), W_dec=D, b_dec=zero, steps=k)
     W_enc, b_enc = _encoder(tensors, D)
     linear: dict[str, Any] = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": D, "b_dec": zero}
     match kind:
         case "TopKSAE" | "RATopKSAE":
-            k = options.k or keys.whole("top_k", max(n // 10, 1))
+            k = active(keys, options, "top_k", n, default=max(n // 10, 1))
             return TopK(config("topk", k=k), **linear, subtract_b_dec=False, k=k)
         case "BatchTopKSAE":
             keys.known("top_k", "threshold_momentum")

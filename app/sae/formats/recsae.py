@@ -2,7 +2,7 @@
 relu(encoder(x - b_dec)); the file does not hold k, so a JSON beside it ({"sae_k": ...}) or --k says it."""
 
 from app.sae.base import SAE, SAEConfig, SAEFormatError
-from app.sae.formats.files import Keys, Options, Source, Tensors
+from app.sae.formats.files import Keys, Options, Source, Tensors, active
 from app.sae.topk import TopK
 
 NAME, DETAIL = "recsae", "RecSAE: a state_dict .pt, with sae_k in a JSON beside it or --k"
@@ -22,9 +22,10 @@ def read(source: Source, options: Options) -> SAE:
     keys = Keys(
         source.json(sidecar) if sidecar else {}, f"{sidecar} in {source.folder}" if sidecar else str(source.folder)
     )
-    k = options.k or keys.get("sae_k") or keys.get("k")
-    if not isinstance(k, int) or not 1 <= k <= n:
+    says = "k" if keys.get("sae_k") is None else "sae_k"
+    if options.k is None and keys.get(says) is None:
         raise SAEFormatError(f"{source.folder / name} does not hold k; give --k, or sae_k in a JSON beside it.")
+    k = active(keys, options, says, n)
     hook = options.hook or str(keys.get("hook", ""))
     if not hook:
         raise SAEFormatError(f"{source.folder / name} does not say where the SAE reads; give --hook.")

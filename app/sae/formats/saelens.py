@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from app.sae.base import SAE, SAEConfig, SAEFormatError, rehooked
-from app.sae.formats.files import Keys, Options, Source, Tensors
+from app.sae.formats.files import Keys, Options, Source, Tensors, active
 from app.sae.gated import Gated
 from app.sae.jumprelu import JumpReLU
 from app.sae.linear import Linear
@@ -58,9 +58,9 @@ def read(source: Source, options: Options) -> SAE:
     metadata = raw.get("metadata") or {}
     if not isinstance(metadata, dict):
         raise SAEFormatError(f"{keys.where} says metadata {str(metadata)[:60]!r}; wanted an object.")
-    architecture, k = _architecture(keys, options)
-    tensors = Tensors(source.tensors(WEIGHTS), source.folder / WEIGHTS)
     d_in, n = keys.whole("d_in"), keys.whole("d_sae")
+    architecture, k = _architecture(keys, options, n)
+    tensors = Tensors(source.tensors(WEIGHTS), source.folder / WEIGHTS)
     transcoder = "transcoder" in architecture
     d_out = keys.whole("d_out", d_in) if transcoder else d_in
     subtract = keys.flag("apply_b_dec_to_input", not transcoder)
@@ -103,8 +103,6 @@ def read(source: Source, options: Options) -> SAE:
 def _family(architecture: str, linear: dict[str, Any], keys: Keys, tensors: Tensors, n: int, k: int | None) -> SAE:
     if architecture in ("topk", "abstopk"):
         assert k is not None
-        if k > n:
-            raise SAEFormatError(f"{keys.where} says k {k}, more than its d_sae {n}.")
         signed = architecture == "abstopk"
         rescale = keys.flag("rescale_acts_by_decoder_norm", False)
         return TopK(**linear, k=k, relu=not signed, by_magnitude=signed, rescale_by_decoder_norm=rescale)
@@ -122,7 +120,7 @@ def _family(architecture: str, linear: dict[str, Any], keys: Keys, tensors: Tens
     return ReLU(**linear)
 
 
-def _architecture(keys: Keys, options: Options) -> tuple[str, int | None]:
+def _architecture(keys: Keys, options: Options, n: int) -> tuple[str, int | None]:
     """The architecture and k. Before v6, activation_fn 'topk' makes a topk SAE whatever architecture says."""
     metadata = keys.values.get("metadata")
     version = keys.values.get("sae_lens_version") or (metadata or {}).get("sae_lens_version")
@@ -130,7 +128,7 @@ def _architecture(keys: Keys, options: Options) -> tuple[str, int | None]:
     name = keys.values.get("architecture")
     activation = keys.values.get("activation_fn_str") or keys.values.get("activation_fn")
     kwargs = keys.values.get("activation_fn_kwargs")
-    k = options.k or (kwargs.get("k") if isinstance(kwargs, dict) else None) or keys.values.get("k")
+    k = (kwargs.get("k") if isinstance(kwargs, dict) else None) or keys.values.get("k")
     if not modern and isinstance(activation, str):
         if activation not in ("relu", "topk"):
             raise SAEFormatError(f"{keys.where} says activation_fn {activation!r}; supported: 'relu', 'topk'.")
@@ -148,7 +146,7 @@ def _architecture(keys: Keys, options: Options) -> tuple[str, int | None]:
         )
     if name not in ("topk", "abstopk"):
         return str(name), None
-    return str(name), Keys({"k": k}, keys.where).whole("k")
+    return str(name), active(Keys({"k": k}, keys.where), options, "k", n)
 
 
 def _normalisation(keys: Keys, *, undo: bool) -> Normalisation:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from app.sae.base import SAE, SAEConfig, SAEFormatError
-from app.sae.formats.files import Keys, Options, Source, Tensors
+from app.sae.formats.files import Keys, Options, Source, Tensors, active
 from app.sae.groupmax import GroupMax
 from app.sae.topk import TopK
 
@@ -28,9 +28,7 @@ def read(source: Source, options: Options) -> SAE:
     n, d = tensors.shape("encoder.weight", 2)
     d_out = tensors.shape("W_dec", 2)[1]
     _check_size(keys, n, d)
-    k = options.k or keys.whole("k")
-    if k > n:
-        raise SAEFormatError(f"{keys.where} says k {k}, more than the {n} latents.")
+    k = active(keys, options, "k", n)
     activation = keys.choice("activation", ["topk", "groupmax"], "topk")
     transcode, skip = keys.flag("transcode", False), keys.flag("skip_connection", False)
     signed = keys.flag("signed", False)
