@@ -51,7 +51,7 @@ async def chosen(db: AsyncConnection, asked: list[str], known: list[q.SAERecord]
     pinned = [(slug, revision) for slug, at, revision in (name.partition("@") for name in names) if at]
     there = {f"{slug}@{r}": sae for (slug, r), sae in (await q.find_revisions(db, pinned)).items()} if pinned else {}
     found = [there.get(name) or newest.get(name) or await q.get_sae(db, name) for name in names]
-    if len({sae.subject_path for sae in found}) > 1:
+    if len({(sae.subject_path, sae.subject_sha256) for sae in found}) > 1:
         told = ", ".join(f"{sae.slug} reads {sae.subject}" for sae in found)
         raise BadRequest(f"SAEs that are inspected together must read one subject; {told}.")
     return found
