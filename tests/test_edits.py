@@ -234,10 +234,9 @@ def test_a_hook_whose_module_takes_keywords_or_returns_a_tuple(tiny, gpt2, ids):
         assert torch.allclose(changed - read(model, tokens, [name]), 5 * random_sae().W_dec[3], atol=1e-5)
 
 
-def moved(model, ids, name, **more):
+def moved(model, ids, name, editing, **more):
     """Which positions of the activation at ``name`` an editing moves, one list a row."""
     clean = read_activations(model, ids, [hook_point(name, model)], more.get("attention_mask"))
-    editing = more.pop("editing")
     with editing:
         got = read_activations(model, ids, [hook_point(name, model)], more.get("attention_mask"))
     different = (got[hook_point(name, model)] != clean[hook_point(name, model)]).any(-1)
@@ -403,6 +402,32 @@ def test_a_transcoder_on_a_norms_unit_reads_what_an_edit_of_its_input_left(tiny,
     assert torch.allclose(got, y + 2 * transcoder.encode(x).column(4)[:, None] * transcoder.W_dec[4], atol=1e-5)
 
 
+def test_a_later_hook_of_the_block_sees_what_was_moved_in_its_middle(tiny, ids):
+    """Whichever of the two SAEs is named first."""
+    saes = [random_sae(hook="blocks.1.hook_resid_mid"), random_sae(hook="model.layers.1:out", seed=3)]
+    edits = [Edit(0, 3, "steer", 2.0), Edit(1, 4, "project")]
+    got = []
+    for order in (edits, edits[::-1]):
+        with editing(tiny, saes, order):
+            got.append(logits(tiny.model, ids))
+    assert torch.allclose(*got, atol=1e-5)
+    with editing(tiny, saes, edits[:1]):
+        moved = read(tiny.model, ids, ["model.layers.1:out"])
+    d = saes[1].W_dec[4] / saes[1].W_dec[4].norm()
+    gone = torch.cat([moved[:1], moved[1:] - (moved[1:] @ d)[:, None] * d])
+    assert torch.allclose(got[0][0], tiny.model.lm_head(tiny.model.model.norm(gone)), atol=1e-4)
+
+
+def test_padding_is_not_edited(tiny, ids):
+    for side in ("left", "right"):
+        both, mask, _ = padded(ids, side)
+        for scope in ("all", frozenset({2, 10})):
+            editor = Editing(tiny.model, [random_sae()], [Edit(0, 3, "steer", 5.0, scope)])
+            for row, places in enumerate(moved(tiny.model, both, HOOK, attention_mask=mask, editing=editor)):
+                real = mask[row].nonzero()[:, 0].tolist()
+                assert places == [p for n, p in enumerate(real) if scope == "all" or n in scope]
+
+
 def test_bf16_adds_in_fp32_and_leaves_what_is_not_edited(tiny_folder, ids):
     from app.subject.load import load_subject
 
@@ -446,8 +471,9 @@ def test_an_sae_of_another_width_is_refused(tiny, ids):
     (Edit(0, 40, "ablate"), LatentOutOfRange, "latent 40; the SAE has 0 to 39"),
     (Edit(0, -1, "ablate"), LatentOutOfRange, "latent -1"),
     (Edit(0, 0, "boost"), InvalidEdit, "kind 'boost'; kinds are ablate, clamp"),
-    (Edit(0, 0, "clamp", math.nan), InvalidEdit, "amount nan; give a finite number"),
+    (Edit(0, 0, "clamp", math.nan), InvalidEdit, "amount nan; give a number of at most 1e\\+09"),
     (Edit(0, 0, "steer", -math.inf), InvalidEdit, "amount -inf"),
+    (Edit(0, 0, "scale", -1.1e9), InvalidEdit, "amount -1100000000.0"),
     (Edit(0, 0, "ablate", 0.0, "prompt"), InvalidEdit, "positions 'prompt'"),
     (Edit(0, 0, "ablate", 0.0, frozenset()), InvalidEdit, "positions frozenset"),
     (Edit(0, 0, "ablate", 0.0, frozenset({-1})), InvalidEdit, "places from 0"),
