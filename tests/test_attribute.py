@@ -327,6 +327,19 @@ def test_a_subject_in_bf16(tiny_folder, tiny, ids, metric):
     assert got.metric == pytest.approx(wanted.metric, abs=0.05)
 
 
+@pytest.mark.parametrize("kind", ["logit", "logprob"])
+def test_in_bf16_the_metrics_logits_are_fp32(tiny_folder, ids, kind):
+    """Of logits near 32, where bf16 has steps of 1/4, effects are finer."""
+    half = load_subject(tiny_folder, "tiny", dtype="bfloat16", device="cpu")
+    half.model.lm_head.bias = torch.nn.Parameter(torch.full((49152,), 32.0, dtype=torch.bfloat16), requires_grad=False)
+    hidden = read(half.model, torch.tensor([ids]), ["model.norm:out"])[6].float()
+    wanted = [float(hidden @ half.model.lm_head.weight[token].float()) + 32 for token in (504, 2644)]
+    got = attributed(half, [make("relu")], ids, Metric(6, 504, 2644, kind), top=8)
+    assert got.metric == pytest.approx(wanted[0] - wanted[1], abs=1e-4)
+    assert sum(one.exact % 0.25 != 0 for one in got.top) >= 6
+    assert hooks_of(half.model) == 0
+
+
 def test_a_text_of_special_tokens_alone_has_no_latents(tiny):
     got = attributed(tiny, [make("topk"), make("clt")], [tiny.bos_id], Metric(0, 5))
     assert got.top == []
