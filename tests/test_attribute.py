@@ -6,11 +6,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+)
 
 from app.errors import BadRequest, EditUnsupported
-from app.live.attribute import Metric, attribute
+from app.live.attribute import attribute
 from app.live.editing import edited
 from app.live.edits import Edit
+from app.live.metric import Metric
 from app.sae.acts import no_acts
 from app.sae.normalise import Normalisation
 from app.subject.hook_names import hook_point
@@ -270,6 +281,24 @@ def test_what_does_not_write_the_stream_has_no_direct_part(tiny, ids, metric):
     for hook in ("model.layers.1.self_attn.q_proj:in", "model.layers.1.mlp:in", "model.layers.0.input_layernorm:out"):
         assert attributed(tiny, [random_sae(hook=hook)], ids, metric, top=0).saes[0].direct is None
     assert attributed(tiny, [make("clt")], ids, metric, top=0).saes[0].direct is not None
+
+
+def test_norms_and_factors_after_attention_and_mlp_leave_no_direct_path():
+    """Only where a block adds its parts to the stream as they are."""
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "pad_token_id": 0}  # fmt: skip
+    for model, parts, inner in (
+        (Olmo2ForCausalLM(Olmo2Config(**sizes)), False, False),
+        (GraniteForCausalLM(GraniteConfig(**sizes, residual_multiplier=0.3)), False, False),
+        (Gemma2ForCausalLM(Gemma2Config(**sizes, num_key_value_heads=2, head_dim=8)), True, False),
+        (GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, eos_token_id=1)), True, True),
+    ):
+        direct = {
+            site: attribute(model.eval(), [random_sae(hook=f"blocks.0.{site}")], [5, 6, 7], Metric(2, 5), top=0).saes[0]
+            for site in ("hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
+        }
+        told = [one.direct is not None for one in direct.values()]
+        assert told == [True, parts, parts, inner]
 
 
 def test_tokens_after_the_metric_do_not_matter_and_batches_neither(tiny, ids, metric):

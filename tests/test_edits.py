@@ -5,11 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, OPTConfig, OPTForCausalLM
 
-from app.errors import BadRequest, EditUnsupported, InvalidEdit, LatentOutOfRange, SubjectUnavailable
+from app.errors import (
+    AttributionUnsupported,
+    BadRequest,
+    EditUnsupported,
+    InvalidEdit,
+    LatentOutOfRange,
+    SubjectUnavailable,
+)
+from app.live.attribute import attribute
 from app.live.editing import Editing, edited
 from app.live.edits import MAX_EDITS, Edit, check
+from app.live.metric import Metric
 from app.sae.normalise import Normalisation
 from app.sae.unit_rows import unit_row
 from app.subject.hook_names import hook_point
@@ -508,6 +517,21 @@ def test_an_sae_that_writes_a_norms_unit_or_before_it_reads_is_refused(tiny, ids
         editing(tiny, [backwards], [Edit(0, 1, "ablate")]),
     ):
         logits(tiny.model, ids)
+
+
+def test_activations_without_a_row_for_each_token_are_refused():
+    """OPT flattens rows and columns before its MLP."""
+    config = OPTConfig(vocab_size=50, hidden_size=32, ffn_dim=64, num_hidden_layers=1, num_attention_heads=4,
+                       max_position_embeddings=64, word_embed_proj_dim=32)  # fmt: skip
+    model, sae = OPTForCausalLM(config).eval(), random_sae(hook="model.decoder.layers.0.final_layer_norm:in")
+    with (
+        pytest.raises(EditUnsupported, match=r"shape \[3, 32\], not one of \[1, 3\] tokens"),
+        edited(model, [sae], [Edit(0, 1, "steer", 1.0)]),
+    ):
+        logits(model, torch.tensor([[5, 6, 7]]))
+    with pytest.raises(AttributionUnsupported, match=r"shape \[3, 32\], not one of 3 tokens"):
+        attribute(model, [sae], [5, 6, 7], Metric(2, 5))
+    assert hooks_of(model) == 0
 
 
 def test_an_sae_read_ahead_cannot_join_a_text_that_has_begun(tiny, ids):

@@ -3,39 +3,21 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
-from app.errors import BadRequest
+from app.errors import AttributionUnsupported, BadRequest
 from app.live.direct import DirectPath
 from app.live.edits import check_writes
+from app.live.metric import Metric, check, in_fp32
 from app.sae.acts import Acts, no_acts
 from app.sae.base import SAE
 from app.sae.unit_rows import pulled_back
 from app.subject.hook_names import hook_point
 from app.subject.hooks import HookPoint, tap
 from app.subject.stream import rewrite
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number read off the next-token distribution at ``position``: the logit of ``token``, less that of ``against``
-    if there is one; or log-probabilities in their place, in nats."""
-
-    position: int
-    token: int
-    against: int | None = None
-    kind: Literal["logit", "logprob"] = "logit"
-
-    def of(self, logits: Tensor) -> Tensor:
-        """logits: [rows, vocabulary] -> [rows] fp32."""
-        values = logits.float()
-        if self.kind == "logprob":
-            values = values.log_softmax(-1)
-        return values[:, self.token] - (0 if self.against is None else values[:, self.against])
 
 
 @dataclass(frozen=True)
@@ -128,10 +110,10 @@ def attribute(
 
     Raises:
         BadRequest: a position, a token or a kind of metric that is not there.
-        EditUnsupported, SubjectUnavailable: an SAE's hook points; see ``check_writes``.
+        EditUnsupported, SubjectUnavailable, AttributionUnsupported: an SAE's hook points; see ``check_writes``.
     """
     output: Any = model.get_output_embeddings()  # type: ignore[operator]
-    _check(metric, len(token_ids), len(output.weight))
+    check(metric, len(token_ids), len(output.weight))
     for sae in saes:
         check_writes(sae, model)
     with torch.inference_mode(False):
@@ -153,18 +135,6 @@ def attribute(
     return Attribution(value, told, ablated)
 
 
-def _check(metric: Metric, length: int, vocabulary: int) -> None:
-    if not 0 <= metric.position < length:
-        raise BadRequest(
-            f"Position {metric.position} is not in the text; it has {length} tokens, from 0.", position=metric.position
-        )
-    for token in (metric.token, metric.against):
-        if token is not None and not 0 <= token < vocabulary:
-            raise BadRequest(f"There is no token {token}; the subject has 0 to {vocabulary - 1}.", token=token)
-    if metric.kind not in ("logit", "logprob"):
-        raise BadRequest(f"There is no metric {metric.kind!r}; metrics are logit and logprob.", metric=metric.kind)
-
-
 def _clean(
     model: nn.Module, saes: Sequence[SAE], ids: Tensor, metric: Metric, special_ids: Sequence[int]
 ) -> tuple[float, list[_Part], DirectPath | None]:
@@ -175,11 +145,16 @@ def _clean(
 
     def leaf(point: HookPoint, x: Tensor) -> Tensor:
         """x plus a zero to differentiate by: the graph starts at the first of them, and no weight needs a gradient."""
-        found[point] = x.detach()[0]
+        keep(point, x)
         leaves[point] = torch.zeros_like(x, dtype=torch.float32, requires_grad=True)
         return x + leaves[point].to(x.dtype)
 
     def keep(point: HookPoint, x: Tensor) -> None:
+        if x.shape[:2] != (1, len(ids)):
+            raise AttributionUnsupported(
+                f"The activation at {point} has the shape {list(x.shape)}, not one of {len(ids)} tokens; load an SAE "
+                "of another hook point."
+            )
         found[point] = x.detach()[0]
 
     norm = DirectPath.points(model)
@@ -191,7 +166,7 @@ def _clean(
             handles += rewrite(model, point, partial(leaf, point))
         for point in sorted(seen - written):
             handles.append(tap(model, point, partial(keep, point)))
-        handles += _in_fp32(model, metric)
+        handles += in_fp32(model, metric)
         with torch.enable_grad():
             logits = model(input_ids=ids[None], use_cache=False, logits_to_keep=1).logits[:, -1]
             m = metric.of(logits).sum()
@@ -265,7 +240,7 @@ def _ablate(
                 if point not in added:
                     added[point] = torch.zeros(len(batch) + 1, len(ids), part.shape[1], device=ids.device)
                 added[point][row, kept] = part
-        handles = _in_fp32(model, metric)
+        handles = in_fp32(model, metric)
         try:
             for point, value in added.items():
                 handles += rewrite(model, point, partial(_plus, value))
@@ -276,23 +251,6 @@ def _ablate(
         values = metric.of(logits)
         lost += (values[0] - values[1:]).tolist()
     return lost
-
-
-def _in_fp32(model: nn.Module, metric: Metric) -> list[RemovableHandle]:
-    """The metric's own logits from the last product on in fp32: in bf16 a logit of 20 moves in steps of 1/8, more than
-    most latents move it."""
-    output: Any = model.get_output_embeddings()  # type: ignore[operator]
-    if output.weight.dtype == torch.float32:
-        return []
-    tokens = [metric.token] if metric.against is None else [metric.token, metric.against]
-    index = torch.tensor(tokens, device=output.weight.device)
-
-    def sharpen(module: Any, args: tuple[Tensor], out: Tensor) -> Tensor:
-        bias = None if module.bias is None else module.bias[index].float()
-        own = torch.nn.functional.linear(args[0].float(), module.weight[index].float(), bias)
-        return out.float().index_copy(-1, index, own)
-
-    return [output.register_forward_hook(sharpen)]
 
 
 def _plus(delta: Tensor, x: Tensor) -> Tensor:

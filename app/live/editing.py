@@ -206,7 +206,7 @@ class _Course:
     def read(self, point: HookPoint, value: Tensor, rows: list[int] | None = None) -> None:
         """value: [rows, length, d], of all rows or of ``rows`` alone, in which the others have no place."""
         if self._where is not None and not _reading.get():
-            self._found[point] = value[self._where if rows is None else self._where[rows]]
+            self._found[point] = _at(point, value, self._where if rows is None else self._where[rows])
 
     def _write(self, point: HookPoint, value: Tensor) -> Tensor | None:
         """value: [rows, length, d] -> the same edited; None where nothing is."""
@@ -223,7 +223,7 @@ class _Course:
                 found=d_out,
             )
         changed = value.clone()
-        y = applied(self._made, value[self._where], self.writes.index(point), len(self.writes))
+        y = applied(self._made, _at(point, value, self._where), self.writes.index(point), len(self.writes))
         changed[self._where] = y.to(value.dtype)
         return changed
 
@@ -244,3 +244,12 @@ class _Course:
                 found=x.shape[1],
             )
         return x
+
+
+def _at(point: HookPoint, value: Tensor, where: Tensor) -> Tensor:
+    if value.shape[:2] != where.shape:
+        raise EditUnsupported(
+            f"The activation at {point} has the shape {list(value.shape)}, not one of {list(where.shape)} tokens each, "
+            "so its positions cannot be told apart; load an SAE of another hook point."
+        )
+    return value[where]
