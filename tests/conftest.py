@@ -84,7 +84,11 @@ def gpt2():
         initializer_range=0.2,
     )  # fmt: skip
     torch.manual_seed(1)
-    return GPT2LMHeadModel(config).eval().requires_grad_(False)
+    model = GPT2LMHeadModel(config).eval().requires_grad_(False)
+    for name, weights in model.named_parameters():
+        if ".ln_" in name:  # norms of random weights would be those without any
+            weights.add_(0.3 * torch.randn(weights.shape))
+    return model
 
 
 def random_sae(d=32, latents=40, k=4, hook="model.layers.0:out", seed=0):

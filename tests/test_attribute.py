@@ -6,11 +6,22 @@ from dataclasses import replace
 
 import pytest
 import torch
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPTNeoXConfig,
+    GPTNeoXForCausalLM,
+    GraniteConfig,
+    GraniteForCausalLM,
+    Olmo2Config,
+    Olmo2ForCausalLM,
+)
 
 from app.errors import BadRequest, EditUnsupported
-from app.live.attribute import Metric, attribute
+from app.live.attribute import attribute
 from app.live.editing import edited
 from app.live.edits import Edit
+from app.live.metric import Metric
 from app.sae.acts import no_acts
 from app.sae.normalise import Normalisation
 from app.subject.hook_names import hook_point
@@ -272,6 +283,24 @@ def test_what_does_not_write_the_stream_has_no_direct_part(tiny, ids, metric):
     assert attributed(tiny, [make("clt")], ids, metric, top=0).saes[0].direct is not None
 
 
+def test_norms_and_factors_after_attention_and_mlp_leave_no_direct_path():
+    """Only where a block adds its parts to the stream as they are."""
+    sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
+             "num_attention_heads": 4, "pad_token_id": 0}  # fmt: skip
+    for model, parts, inner in (
+        (Olmo2ForCausalLM(Olmo2Config(**sizes)), False, False),
+        (GraniteForCausalLM(GraniteConfig(**sizes, residual_multiplier=0.3)), False, False),
+        (Gemma2ForCausalLM(Gemma2Config(**sizes, num_key_value_heads=2, head_dim=8)), True, False),
+        (GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, eos_token_id=1)), True, True),
+    ):
+        direct = {
+            site: attribute(model.eval(), [random_sae(hook=f"blocks.0.{site}")], [5, 6, 7], Metric(2, 5), top=0).saes[0]
+            for site in ("hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
+        }
+        told = [one.direct is not None for one in direct.values()]
+        assert told == [True, parts, parts, inner]
+
+
 def test_tokens_after_the_metric_do_not_matter_and_batches_neither(tiny, ids, metric):
     saes = [make("topk"), make("crosscoder")]
     whole = attributed(tiny, saes, ids, metric, top=7)
@@ -325,6 +354,19 @@ def test_a_subject_in_bf16(tiny_folder, tiny, ids, metric):
     exact = {(a.sae, a.latent): a.exact for a in got.top}
     assert exact[one.sae, one.latent] == pytest.approx(one.exact, abs=0.1 * abs(one.exact) + 0.02)
     assert got.metric == pytest.approx(wanted.metric, abs=0.05)
+
+
+@pytest.mark.parametrize("kind", ["logit", "logprob"])
+def test_in_bf16_the_metrics_logits_are_fp32(tiny_folder, ids, kind):
+    """Of logits near 32, where bf16 has steps of 1/4, effects are finer."""
+    half = load_subject(tiny_folder, "tiny", dtype="bfloat16", device="cpu")
+    half.model.lm_head.bias = torch.nn.Parameter(torch.full((49152,), 32.0, dtype=torch.bfloat16), requires_grad=False)
+    hidden = read(half.model, torch.tensor([ids]), ["model.norm:out"])[6].float()
+    wanted = [float(hidden @ half.model.lm_head.weight[token].float()) + 32 for token in (504, 2644)]
+    got = attributed(half, [make("relu")], ids, Metric(6, 504, 2644, kind), top=8)
+    assert got.metric == pytest.approx(wanted[0] - wanted[1], abs=1e-4)
+    assert sum(one.exact % 0.25 != 0 for one in got.top) >= 6
+    assert hooks_of(half.model) == 0
 
 
 def test_a_text_of_special_tokens_alone_has_no_latents(tiny):

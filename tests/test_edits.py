@@ -5,11 +5,20 @@ from dataclasses import replace
 
 import pytest
 import torch
-from transformers import DynamicCache
+from transformers import DynamicCache, OPTConfig, OPTForCausalLM
 
-from app.errors import BadRequest, EditUnsupported, InvalidEdit, LatentOutOfRange, SubjectUnavailable
+from app.errors import (
+    AttributionUnsupported,
+    BadRequest,
+    EditUnsupported,
+    InvalidEdit,
+    LatentOutOfRange,
+    SubjectUnavailable,
+)
+from app.live.attribute import attribute
 from app.live.editing import Editing, edited
 from app.live.edits import MAX_EDITS, Edit, check
+from app.live.metric import Metric
 from app.sae.normalise import Normalisation
 from app.sae.unit_rows import unit_row
 from app.subject.hook_names import hook_point
@@ -234,10 +243,9 @@ def test_a_hook_whose_module_takes_keywords_or_returns_a_tuple(tiny, gpt2, ids):
         assert torch.allclose(changed - read(model, tokens, [name]), 5 * random_sae().W_dec[3], atol=1e-5)
 
 
-def moved(model, ids, name, **more):
+def moved(model, ids, name, editing, **more):
     """Which positions of the activation at ``name`` an editing moves, one list a row."""
     clean = read_activations(model, ids, [hook_point(name, model)], more.get("attention_mask"))
-    editing = more.pop("editing")
     with editing:
         got = read_activations(model, ids, [hook_point(name, model)], more.get("attention_mask"))
     different = (got[hook_point(name, model)] != clean[hook_point(name, model)]).any(-1)
@@ -403,6 +411,32 @@ def test_a_transcoder_on_a_norms_unit_reads_what_an_edit_of_its_input_left(tiny,
     assert torch.allclose(got, y + 2 * transcoder.encode(x).column(4)[:, None] * transcoder.W_dec[4], atol=1e-5)
 
 
+def test_a_later_hook_of_the_block_sees_what_was_moved_in_its_middle(tiny, ids):
+    """Whichever of the two SAEs is named first."""
+    saes = [random_sae(hook="blocks.1.hook_resid_mid"), random_sae(hook="model.layers.1:out", seed=3)]
+    edits = [Edit(0, 3, "steer", 2.0), Edit(1, 4, "project")]
+    got = []
+    for order in (edits, edits[::-1]):
+        with editing(tiny, saes, order):
+            got.append(logits(tiny.model, ids))
+    assert torch.allclose(*got, atol=1e-5)
+    with editing(tiny, saes, edits[:1]):
+        moved = read(tiny.model, ids, ["model.layers.1:out"])
+    d = saes[1].W_dec[4] / saes[1].W_dec[4].norm()
+    gone = torch.cat([moved[:1], moved[1:] - (moved[1:] @ d)[:, None] * d])
+    assert torch.allclose(got[0][0], tiny.model.lm_head(tiny.model.model.norm(gone)), atol=1e-4)
+
+
+def test_padding_is_not_edited(tiny, ids):
+    for side in ("left", "right"):
+        both, mask, _ = padded(ids, side)
+        for scope in ("all", frozenset({2, 10})):
+            editor = Editing(tiny.model, [random_sae()], [Edit(0, 3, "steer", 5.0, scope)])
+            for row, places in enumerate(moved(tiny.model, both, HOOK, attention_mask=mask, editing=editor)):
+                real = mask[row].nonzero()[:, 0].tolist()
+                assert places == [p for n, p in enumerate(real) if scope == "all" or n in scope]
+
+
 def test_bf16_adds_in_fp32_and_leaves_what_is_not_edited(tiny_folder, ids):
     from app.subject.load import load_subject
 
@@ -446,8 +480,9 @@ def test_an_sae_of_another_width_is_refused(tiny, ids):
     (Edit(0, 40, "ablate"), LatentOutOfRange, "latent 40; the SAE has 0 to 39"),
     (Edit(0, -1, "ablate"), LatentOutOfRange, "latent -1"),
     (Edit(0, 0, "boost"), InvalidEdit, "kind 'boost'; kinds are ablate, clamp"),
-    (Edit(0, 0, "clamp", math.nan), InvalidEdit, "amount nan; give a finite number"),
+    (Edit(0, 0, "clamp", math.nan), InvalidEdit, "amount nan; give a number of at most 1e\\+09"),
     (Edit(0, 0, "steer", -math.inf), InvalidEdit, "amount -inf"),
+    (Edit(0, 0, "scale", -1.1e9), InvalidEdit, "amount -1100000000.0"),
     (Edit(0, 0, "ablate", 0.0, "prompt"), InvalidEdit, "positions 'prompt'"),
     (Edit(0, 0, "ablate", 0.0, frozenset()), InvalidEdit, "positions frozenset"),
     (Edit(0, 0, "ablate", 0.0, frozenset({-1})), InvalidEdit, "places from 0"),
@@ -482,6 +517,21 @@ def test_an_sae_that_writes_a_norms_unit_or_before_it_reads_is_refused(tiny, ids
         editing(tiny, [backwards], [Edit(0, 1, "ablate")]),
     ):
         logits(tiny.model, ids)
+
+
+def test_activations_without_a_row_for_each_token_are_refused():
+    """OPT flattens rows and columns before its MLP."""
+    config = OPTConfig(vocab_size=50, hidden_size=32, ffn_dim=64, num_hidden_layers=1, num_attention_heads=4,
+                       max_position_embeddings=64, word_embed_proj_dim=32)  # fmt: skip
+    model, sae = OPTForCausalLM(config).eval(), random_sae(hook="model.decoder.layers.0.final_layer_norm:in")
+    with (
+        pytest.raises(EditUnsupported, match=r"shape \[3, 32\], not one of \[1, 3\] tokens"),
+        edited(model, [sae], [Edit(0, 1, "steer", 1.0)]),
+    ):
+        logits(model, torch.tensor([[5, 6, 7]]))
+    with pytest.raises(AttributionUnsupported, match=r"shape \[3, 32\], not one of 3 tokens"):
+        attribute(model, [sae], [5, 6, 7], Metric(2, 5))
+    assert hooks_of(model) == 0
 
 
 def test_an_sae_read_ahead_cannot_join_a_text_that_has_begun(tiny, ids):

@@ -3,39 +3,21 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from app.errors import BadRequest
+from app.errors import AttributionUnsupported, BadRequest
 from app.live.direct import DirectPath
 from app.live.edits import check_writes
+from app.live.metric import Metric, check, in_fp32
 from app.sae.acts import Acts, no_acts
 from app.sae.base import SAE
 from app.sae.unit_rows import pulled_back
 from app.subject.hook_names import hook_point
 from app.subject.hooks import HookPoint, tap
-from app.subject.precise import fp32_logits
 from app.subject.stream import rewrite
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A number read off the next-token distribution at ``position``: the logit of ``token``, less that of ``against``
-    if there is one; or log-probabilities in their place, in nats."""
-
-    position: int
-    token: int
-    against: int | None = None
-    kind: Literal["logit", "logprob"] = "logit"
-
-    def of(self, logits: Tensor) -> Tensor:
-        """logits: [rows, vocabulary] -> [rows] fp32."""
-        values = logits.float()
-        if self.kind == "logprob":
-            values = values.log_softmax(-1)
-        return values[:, self.token] - (0 if self.against is None else values[:, self.against])
 
 
 @dataclass(frozen=True)
@@ -124,21 +106,20 @@ def attribute(
     Each SAE is taken at its own hook points on the clean text, errors passed on as they are, so gradients are of all
     paths downstream. Where an SAE writes several places, each gradient counts what its write moves at the later ones.
     Tokens after the metric's position are left out, for nothing flows back from them. Gradients are in the subject's
-    dtype, sums in fp32; weights get none.
+    dtype, sums and the metric's logits in fp32; weights get no gradient.
 
     Raises:
         BadRequest: a position, a token or a kind of metric that is not there.
-        EditUnsupported, SubjectUnavailable: an SAE's hook points; see ``check_writes``.
+        EditUnsupported, SubjectUnavailable, AttributionUnsupported: an SAE's hook points; see ``check_writes``.
     """
     output: Any = model.get_output_embeddings()  # type: ignore[operator]
-    _check(metric, len(token_ids), len(output.weight))
+    check(metric, len(token_ids), len(output.weight))
     for sae in saes:
         check_writes(sae, model)
     with torch.inference_mode(False):
         ids = torch.tensor(token_ids[: metric.position + 1], device=output.weight.device)
-        with fp32_logits(model):
-            value, parts, path = _clean(model, saes, ids, metric, special_ids)
-    with torch.inference_mode(), fp32_logits(model):
+        value, parts, path = _clean(model, saes, ids, metric, special_ids)
+    with torch.inference_mode():
         special = torch.tensor(sorted(special_ids), dtype=torch.int64, device=ids.device)
         kept = (~torch.isin(ids, special)).nonzero()[:, 0]
         ablate = partial(_ablate, model, ids, kept, metric, batch_tokens)
@@ -154,18 +135,6 @@ def attribute(
     return Attribution(value, told, ablated)
 
 
-def _check(metric: Metric, length: int, vocabulary: int) -> None:
-    if not 0 <= metric.position < length:
-        raise BadRequest(
-            f"Position {metric.position} is not in the text; it has {length} tokens, from 0.", position=metric.position
-        )
-    for token in (metric.token, metric.against):
-        if token is not None and not 0 <= token < vocabulary:
-            raise BadRequest(f"There is no token {token}; the subject has 0 to {vocabulary - 1}.", token=token)
-    if metric.kind not in ("logit", "logprob"):
-        raise BadRequest(f"There is no metric {metric.kind!r}; metrics are logit and logprob.", metric=metric.kind)
-
-
 def _clean(
     model: nn.Module, saes: Sequence[SAE], ids: Tensor, metric: Metric, special_ids: Sequence[int]
 ) -> tuple[float, list[_Part], DirectPath | None]:
@@ -176,11 +145,16 @@ def _clean(
 
     def leaf(point: HookPoint, x: Tensor) -> Tensor:
         """x plus a zero to differentiate by: the graph starts at the first of them, and no weight needs a gradient."""
-        found[point] = x.detach()[0]
+        keep(point, x)
         leaves[point] = torch.zeros_like(x, dtype=torch.float32, requires_grad=True)
         return x + leaves[point].to(x.dtype)
 
     def keep(point: HookPoint, x: Tensor) -> None:
+        if x.shape[:2] != (1, len(ids)):
+            raise AttributionUnsupported(
+                f"The activation at {point} has the shape {list(x.shape)}, not one of {len(ids)} tokens; load an SAE "
+                "of another hook point."
+            )
         found[point] = x.detach()[0]
 
     norm = DirectPath.points(model)
@@ -192,6 +166,7 @@ def _clean(
             handles += rewrite(model, point, partial(leaf, point))
         for point in sorted(seen - written):
             handles.append(tap(model, point, partial(keep, point)))
+        handles += in_fp32(model, metric)
         with torch.enable_grad():
             logits = model(input_ids=ids[None], use_cache=False, logits_to_keep=1).logits[:, -1]
             m = metric.of(logits).sum()
@@ -265,7 +240,7 @@ def _ablate(
                 if point not in added:
                     added[point] = torch.zeros(len(batch) + 1, len(ids), part.shape[1], device=ids.device)
                 added[point][row, kept] = part
-        handles = []
+        handles = in_fp32(model, metric)
         try:
             for point, value in added.items():
                 handles += rewrite(model, point, partial(_plus, value))

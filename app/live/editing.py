@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from app.errors import BadRequest, EditUnsupported
+from app.errors import BadRequest, EditUnsupported, InvalidEdit
 from app.live.edits import Added, Edit, Projected, applied, changes, check, check_writes
 from app.live.places import Places
 from app.sae.base import SAE
@@ -53,7 +53,7 @@ class Editing:
             InvalidEdit, LatentOutOfRange, EditUnsupported, SubjectUnavailable: see ``check`` and ``check_writes``.
         """
         check(edits, saes)
-        self._model, self._rows = model, rows
+        self._model, self._rows = model, None if rows is None else sorted(set(rows))
         self._special = torch.tensor(sorted(special_ids), dtype=torch.int64)
         self._from = generated_from
         self._courses = [
@@ -97,7 +97,7 @@ class Editing:
             found = self._read_ahead(asked, list(dict.fromkeys(p for course in ahead for p in course.reads)))
             for course in ahead:
                 for point in course.reads:
-                    course.read(point, found[point])
+                    course.read(point, found[point], self._rows)
 
     def _where(self, edit: Edit, places: Places) -> Tensor:
         """[rows, length] bool."""
@@ -128,14 +128,27 @@ class Editing:
                 f"The cache holds {seen} tokens read without these edits; an SAE that reads several places is edited "
                 "from the first token on."
             )
-        cached = {"past_key_values": self._cache}
-        if asked.get("position_ids") is not None:
-            cached["position_ids"] = asked["position_ids"]
+        ids = asked["input_ids"]
+        rows = slice(None) if self._rows is None else self._rows
+        mask, places = (
+            None if given is None else given.expand(len(ids), -1)[rows]
+            for given in (asked.get("attention_mask"), asked.get("position_ids"))
+        )  # fmt: skip
+        cached = {"past_key_values": self._cache} | ({} if places is None else {"position_ids": places})
         token = _reading.set(True)
         try:
-            return read_activations(self._model, asked["input_ids"], points, asked.get("attention_mask"), **cached)
+            return read_activations(self._model, ids[rows], points, mask, **cached)
         finally:
             _reading.reset(token)
+
+
+def check_finite(log_probabilities: Tensor) -> None:
+    """
+    Raises:
+        InvalidEdit: they are no numbers: an edit went beyond what the subject's dtype holds.
+    """
+    if bool(log_probabilities.isnan().any()):
+        raise InvalidEdit("The edits drive the subject's activations out of range; give smaller amounts.")
 
 
 @contextmanager
@@ -190,10 +203,10 @@ class _Course:
             return []
         return [tap(self._model, self.reads[0], partial(self.read, self.reads[0]))]
 
-    def read(self, point: HookPoint, value: Tensor) -> None:
-        """value: [rows, length, d]."""
+    def read(self, point: HookPoint, value: Tensor, rows: list[int] | None = None) -> None:
+        """value: [rows, length, d], of all rows or of ``rows`` alone, in which the others have no place."""
         if self._where is not None and not _reading.get():
-            self._found[point] = value[self._where]
+            self._found[point] = _at(point, value, self._where if rows is None else self._where[rows])
 
     def _write(self, point: HookPoint, value: Tensor) -> Tensor | None:
         """value: [rows, length, d] -> the same edited; None where nothing is."""
@@ -210,7 +223,7 @@ class _Course:
                 found=d_out,
             )
         changed = value.clone()
-        y = applied(self._made, value[self._where], self.writes.index(point), len(self.writes))
+        y = applied(self._made, _at(point, value, self._where), self.writes.index(point), len(self.writes))
         changed[self._where] = y.to(value.dtype)
         return changed
 
@@ -231,3 +244,12 @@ class _Course:
                 found=x.shape[1],
             )
         return x
+
+
+def _at(point: HookPoint, value: Tensor, where: Tensor) -> Tensor:
+    if value.shape[:2] != where.shape:
+        raise EditUnsupported(
+            f"The activation at {point} has the shape {list(value.shape)}, not one of {list(where.shape)} tokens each, "
+            "so its positions cannot be told apart; load an SAE of another hook point."
+        )
+    return value[where]

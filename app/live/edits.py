@@ -1,6 +1,5 @@
 """Edits of an SAE's latents: what they are, what they do to activations, and which are refused."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -16,6 +15,7 @@ from app.subject.hook_names import hook_point
 
 Kind = Literal["ablate", "clamp", "scale", "add", "steer", "project"]
 MAX_EDITS = 32
+MAX_AMOUNT = 1e9  # beyond it decoder rows leave fp32
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,10 @@ def check(edits: Sequence[Edit], saes: Sequence[SAE]) -> None:
             raise InvalidEdit(
                 f"Edit {number} is of kind {edit.kind!r}; kinds are {', '.join(get_args(Kind))}.", edit=number
             )
-        if not math.isfinite(edit.amount):
-            raise InvalidEdit(f"Edit {number} has the amount {edit.amount}; give a finite number.", edit=number)
+        if not abs(edit.amount) <= MAX_AMOUNT:  # nor is NaN
+            raise InvalidEdit(
+                f"Edit {number} has the amount {edit.amount}; give a number of at most {MAX_AMOUNT:.0e}.", edit=number
+            )
         n = saes[edit.sae].config.n_latents
         if not 0 <= edit.latent < n:
             raise LatentOutOfRange(f"Edit {number} is of latent {edit.latent}; the SAE has 0 to {n - 1}.", edit=number)

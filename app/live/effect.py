@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import BadRequest, EmptyText
-from app.live.editing import Editing
+from app.live.editing import Editing, check_finite
 from app.live.edits import Edit
 from app.sae.base import SAE
 from app.subject.precise import fp32_logits
@@ -63,7 +63,8 @@ def effect(
 
     Raises:
         EmptyText, BadRequest: no tokens; a position that is not there.
-        InvalidEdit, LatentOutOfRange, EditUnsupported, SubjectUnavailable: see ``Editing``.
+        InvalidEdit, LatentOutOfRange, EditUnsupported, SubjectUnavailable: see ``Editing`` and
+            ``check_finite``.
     """
     n = len(token_ids)
     if n == 0:
@@ -87,6 +88,7 @@ def effect(
             )  # fmt: skip
         cache = out.past_key_values
         clean, edited = (row.float().log_softmax(-1) for row in out.logits)
+        check_finite(edited)
         following = ids[first + 1 : first + len(here) + 1, None]
         losses.append(torch.stack([-row[: len(following)].gather(1, following)[:, 0] for row in (clean, edited)]))
         if first <= position < first + len(here):

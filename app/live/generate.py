@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import BadRequest, EmptyText, TextTooLong
-from app.live.editing import Editing
+from app.live.editing import Editing, check_finite
 from app.live.edits import Edit
 from app.sae.base import SAE
 
@@ -57,7 +57,8 @@ def generate(
 
     Raises (before the first step is asked for):
         EmptyText, TextTooLong, BadRequest: no prompt; more than the subject reads; a setting out of its range.
-        InvalidEdit, LatentOutOfRange, EditUnsupported, SubjectUnavailable: see ``Editing``.
+        InvalidEdit, LatentOutOfRange, EditUnsupported, SubjectUnavailable: see ``Editing``; at a later step
+            InvalidEdit, where the amounts turn out too large.
     """
     if not prompt:
         raise EmptyText("There is no prompt to go on from; give at least one token.")
@@ -100,6 +101,7 @@ def _steps(
             cache, logits = out.past_key_values, out.logits[:, -1].float()
             tokens = draw(logits[:UNEDITED]).tolist()
             log_p = logits.log_softmax(-1)
+            check_finite(log_p)
             chosen = [float(log_p[side, token]) for side, token in enumerate(tokens)]
             kl = float((log_p[EDITED].exp() * (log_p[EDITED] - log_p[UNEDITED])).sum().clamp_min(0))
             ids = torch.tensor([tokens[BASELINE], tokens[EDITED], tokens[EDITED]], device=ids.device)[:, None]

@@ -64,7 +64,8 @@ def adds_to_stream(model: nn.Module, point: HookPoint) -> bool:
     whole = [_named("resid_pre", layer, model), _middle(layer, model), _named("resid_post", layer, model)]
     parts = [_named("attn_out", layer, model), _named("mlp_out", layer, model)]
     scaled = getattr(model.config, "residual_multiplier", 1.0) != 1.0  # Granite's blocks scale what they add
-    return point in whole or (point in parts and not scaled)
+    normed = _normed_after(model, layer) or "post_mlp_layernorm" in _children(model, layer)  # OLMo 2, GLM 4
+    return point in whole or (point in parts and not scaled and not normed)
 
 
 def along_stream(model: nn.Module, point: HookPoint, gradient: Tensor) -> Tensor | None:
@@ -84,13 +85,20 @@ def along_stream(model: nn.Module, point: HookPoint, gradient: Tensor) -> Tensor
 
 def _middle(layer: int, model: nn.Module) -> HookPoint | None:
     """The norm's input between a block's attention and its MLP, where it is the stream: not where both read the same
-    (GPT-NeoX, Falcon), nor where norms come after (OLMo 2)."""
-    config, names = model.config, dict(model.get_submodule(f"{stack_of(model)}.{layer}").named_children())
-    if getattr(config, "use_parallel_residual", False) or getattr(config, "parallel_attn", False):
+    (GPT-NeoX, Falcon), nor where norms come after."""
+    if getattr(model.config, "use_parallel_residual", False) or getattr(model.config, "parallel_attn", False):
         return None
-    if "post_feedforward_layernorm" in names and "pre_feedforward_layernorm" not in names:
-        return None
-    return _named("resid_mid", layer, model)
+    return None if _normed_after(model, layer) else _named("resid_mid", layer, model)
+
+
+def _normed_after(model: nn.Module, layer: int) -> bool:
+    """Whether attention and MLP are normed after, not before (OLMo 2)."""
+    names = _children(model, layer)
+    return "post_feedforward_layernorm" in names and "pre_feedforward_layernorm" not in names
+
+
+def _children(model: nn.Module, layer: int) -> set[str]:
+    return {name for name, _ in model.get_submodule(f"{stack_of(model)}.{layer}").named_children()}
 
 
 def _named(site: str, layer: int, model: nn.Module) -> HookPoint | None:
