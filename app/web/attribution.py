@@ -7,9 +7,10 @@ from fastapi.responses import HTMLResponse, Response
 
 from app import urls
 from app.errors import BadRequest
-from app.live.attribute import Attribution, Metric, attribute
+from app.live.attribute import Attribution, attribute
 from app.live.forward import Probe
 from app.live.generate import likeliest
+from app.live.metric import Metric
 from app.store import queries as q
 from app.subject.load import Subject
 from app.web import intervene_contexts as c
