@@ -23,8 +23,9 @@ from app.subject.load import Subject
 
 @dataclass(frozen=True)
 class Progress:
-    """tokens counts what the subject has read, padding left out; total is None while the corpus is still read;
-    resumed is what an earlier run had done."""
+    """tokens are those that count, as everywhere: not BOS, EOS or padding, though the subject reads these too. total
+    is what was asked for while the corpus is still read, then what it holds; None where nothing was asked. resumed is
+    what an earlier run had done."""
 
     tokens: int
     total: int | None
@@ -65,7 +66,7 @@ def harvest(
 ) -> Harvested:
     """Run or finish the pass for all ``saes`` at once. No sequence is longer than ``context`` tokens.
 
-    ``total`` is how many tokens are expected while the corpus is still read; then they are counted.
+    ``total`` is how many tokens were asked for, which stands until the whole corpus is known.
 
     ``checkpoint`` is a file for this very harvest: it is written by atomic rename after the batch in which
     ``checkpoint_seconds`` have passed since the last, and continued from if it is there and the sequences it has seen
@@ -101,9 +102,9 @@ def harvest(
             for sequence in rows:
                 place.digest.add(sequence)
             place.sequences = first + len(rows)
-            place.tokens += sum(len(s.token_ids) for s in rows)
+            place.tokens = harvesters[0].stats.positions
             if not known and corpus.complete:
-                total, known = int(corpus.lengths().sum()), True
+                total, known = corpus.counted(subject.special_ids), True
             told = watch.progress(Progress(place.tokens, total, resumed, time.perf_counter() - started))
             asked = stop.asked or bool(told)
             due = time.perf_counter() - saved >= checkpoint_seconds
@@ -123,7 +124,7 @@ def harvest(
 
 @dataclass
 class Place:
-    """How far a pass has come: sequences and tokens read, seconds spent in earlier runs, what was read."""
+    """How far a pass has come: sequences read, tokens counted, seconds spent in earlier runs, what was read."""
 
     sequences: int = 0
     tokens: int = 0
@@ -168,11 +169,11 @@ def restore(harvesters: list[Harvester], path: Path | None, corpus: Corpus, note
         except IndexError:
             break
         place.digest.add(sequence)
-        place.tokens += len(sequence.token_ids)
     if place.digest.hexdigest() != saved["sha256"]:
         path.rename(path.with_suffix(".outdated"))
         note("The corpus is not what it was at the checkpoint, which was set aside; the harvest starts over.")
         return Place()
     for harvester, state in zip(harvesters, saved["harvesters"], strict=True):
         harvester.load_state_dict(state)
+    place.tokens = harvesters[0].stats.positions
     return place
