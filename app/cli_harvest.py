@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Engine
 
     from app.harvest.job import Job
+    from app.harvest.names import Known
     from app.harvest.run import Progress
     from app.harvest.text import Text
     from app.sae.formats.files import Options
@@ -24,10 +25,16 @@ if TYPE_CHECKING:
 def harvest(
     sae: Annotated[
         list[str],
-        typer.Option(help="SAE: a folder or file in any known format, or an import's slug; several share one pass."),
+        typer.Option(
+            help="An import's or a harvested SAE's name (NAME@REVISION is that one), or a folder or file in any known "
+            "format; several share one pass."
+        ),
     ],
-    model: Annotated[Path, typer.Option(help="The subject: a Hugging Face folder.")],
     corpus: Annotated[str, typer.Option(help="text:, jsonl: or parquet:PATH, hf:OWNER/NAME or pkg:NAME.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The subject: a Hugging Face folder, or a known one's name. Default: the SAE's own."),
+    ] = None,
     tokens: Annotated[int | None, typer.Option(min=16, help="At most this many tokens of text.")] = None,
     context: Annotated[int, typer.Option(min=16, help="Tokens in a sequence.")] = 128,
     pack: Annotated[bool, typer.Option("--pack", help="Documents one after another in full sequences.")] = False,
@@ -43,40 +50,40 @@ def harvest(
 ) -> None:
     """Harvest one or several SAEs over a corpus into the database, in one pass."""
     from app.errors import BadRequest
+    from app.harvest.names import Known, imported
     from app.harvest.text import Text
     from app.sae.formats.files import Options
-    from app.store.engine import database_url, sync_engine
-    from app.store.migrate import migrate
+    from app.store.engine import explained
+    from app.store.migrate import migrated
     from app.store.runs import RunLog
 
     settings = load_settings(home=home)
     if slug and len(slug) != len(sae):
         raise BadRequest(f"There are {len(sae)} --sae but {len(slug)} --slug; give one for each, or none.")
     text = Text(corpus, context, tokens, pack=pack, chat=chat)
-    jobs = _jobs(sae, slug, text, settings, Options(hook=hook, k=k, ignore_unknown=ignore_unknown))
-    command = {
-        "sae": [str(Path(one).absolute()) if Path(one).exists() else one for one in sae],
-        "model": str(model.absolute()),
-        "corpus": _absolute(corpus),
-        "tokens": tokens,
-        "context": context,
-        "pack": pack,
-        "chat": chat,
-        "slug": [job.slug for job in jobs],
-        "hook": hook,
-        "k": k,
-        "ignore-unknown": ignore_unknown,
-        "replace": replace,
-        "ray": ray,
-    }
-    engine = sync_engine(database_url(settings))
-    migrate(engine)
-    log = RunLog.start(engine, [job.slug for job in jobs], command, run)
-    try:
+    options = Options(hook=hook, k=k, ignore_unknown=ignore_unknown)
+    with migrated(settings) as engine:
+        with explained(), engine.connect() as connection:
+            known = Known.read(connection, settings.home, imported(settings.home))
+        jobs, folder = _jobs(sae, slug, model, known, text, settings, options)
+        command = {
+            "sae": [str(job.folder.absolute()) for job in jobs],
+            "model": str(folder.absolute()),
+            "corpus": _absolute(corpus),
+            "tokens": tokens,
+            "context": context,
+            "pack": pack,
+            "chat": chat,
+            "slug": [job.slug for job in jobs],
+            "hook": hook,
+            "k": k,
+            "ignore-unknown": ignore_unknown,
+            "replace": replace,
+            "ray": ray,
+        }
+        log = RunLog.start(engine, [job.slug for job in jobs], command, run)
         with logged(log) as ended:
-            revisions = ended.revisions = _run(jobs, text, model, settings, engine, log, replace, ray)
-    finally:
-        engine.dispose()
+            revisions = ended.revisions = _run(jobs, text, folder, settings, engine, log, replace, ray)
     for job, revision in zip(jobs, revisions, strict=True):
         typer.echo(f"{job.slug}@{revision} is ready; 'saescope serve' shows it.")
 
@@ -88,29 +95,36 @@ def _absolute(corpus: str) -> str:
 
 
 def _jobs(
-    saes: list[str], slugs: list[str] | None, text: "Text", settings: Settings, options: "Options"
-) -> "list[Job]":
+    saes: list[str],
+    slugs: list[str] | None,
+    model: str | None,
+    known: "Known",
+    text: "Text",
+    settings: Settings,
+    options: "Options",
+) -> "tuple[list[Job], Path]":
+    """What to harvest, and the subject's folder."""
     from app.errors import BadRequest
-    from app.harvest.imports import find
     from app.harvest.job import Job, check_slug, default_slug, read_sae
     from app.harvest.parameters import Parameters
 
-    jobs = []
+    jobs, models = [], []
     for number, sae in enumerate(saes):
-        path = find(sae, settings.home)
-        found = read_sae(path, options)
-        given = slugs[number] if slugs else sae if path.parent == settings.home / "imports" else default_slug(found)
+        named = known.sae(sae)
+        found = read_sae(named.folder, options)
+        given = slugs[number] if slugs else named.slug or default_slug(found)
         parameters = Parameters(batch_tokens=settings.batch_tokens)
         job = Job(
-            check_slug(given), path, text.name, text.context, parameters, options, settings.sae_dtype,
+            check_slug(given), named.folder, text.name, text.context, parameters, options, settings.sae_dtype,
             settings.checkpoint_seconds, found.config.prepend_bos,
         )  # fmt: skip
         jobs.append(job)
+        models.append(named.model or known.subjects.get(found.config.subject))
     if len({job.slug for job in jobs}) < len(jobs):
         raise BadRequest(f"Two SAEs would have one name ({', '.join(job.slug for job in jobs)}); give each a --slug.")
     if len({job.prepend_bos for job in jobs}) > 1:
         raise BadRequest("Some of these SAEs were trained with BOS and some without; harvest them in two passes.")
-    return jobs
+    return jobs, known.model(model, models)
 
 
 def _run(

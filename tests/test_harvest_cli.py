@@ -33,8 +33,8 @@ def saescope(own, tiny_folder):
                    "SAESCOPE_BATCH_TOKENS": "512", "SAESCOPE_DEVICE": "cpu"}  # fmt: skip
     home = public_folder()
 
-    def run(*options):
-        command = [sys.executable, "-m", "app.cli", "harvest", "--model", tiny_folder, "--context", "32"]
+    def run(*options, model=("--model", tiny_folder)):
+        command = [sys.executable, "-m", "app.cli", "harvest", *model, "--context", "32"]
         command += ["--home", home, *options]
         return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, env=environment)
 
@@ -80,11 +80,21 @@ def test_two_saes_over_chats_in_one_pass(saescope, own, saes, chats):
     assert ids[1] != 1
 
 
+def test_a_harvested_sae_is_named_and_brings_its_weights_hook_and_subject(saescope, own, chats, tiny_folder):
+    """The revision would be another one if any of them was."""
+    before = rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'")
+    for name in ("a", f"a@{before[0]['revision']}"):
+        done = saescope("--sae", name, "--corpus", f"jsonl:{chats}", model=())
+        assert done.returncode == 0, done.stderr
+        assert rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'") == before
+        command = rows(own, "SELECT command FROM run ORDER BY id DESC LIMIT 1")[0]["command"]
+        assert (command["model"], command["slug"]) == (str(tiny_folder), ["a"])
+    assert "no revision '0'" in saescope("--sae", "a@0", "--corpus", f"jsonl:{chats}", model=()).stderr
+
+
 def test_the_same_again_is_there_already_and_another_seed_of_text_replaces_it(saescope, own, saes, chats, tmp_path):
     options = ("--sae", saes / "topk", "--slug", "a", "--corpus")
     before = rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'")
-    assert saescope(*options, f"jsonl:{chats}").returncode == 0
-    assert rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'") == before
     (tmp_path / "other.txt").write_text("Another text about cats and rivers and the sea in the sun. " * 40)
     done = saescope(*options, f"text:{tmp_path / 'other.txt'}", "--pack", "--replace")
     assert done.returncode == 0, done.stderr

@@ -347,7 +347,7 @@ BAD = {
     "no such SAE": ({"sae_path": "/nowhere", "slug": "x"}, "No SAE folder at /nowhere"),
     "a folder without a name": ({"sae_path": "/tmp"}, "Give the SAE in /tmp a name"),
     "a bad name": ({"slug": "A b"}, "'A b' cannot name an SAE"),
-    "no subject": ({"model_path": ""}, "Choose a subject"),
+    "no subject": ({"model_path": ""}, "No subject is known for it: choose one, a Hugging Face folder"),
     "no such subject": ({"model_path": "/nowhere"}, "No model at /nowhere: config.json is missing"),
     "a subject of nobody": ({"model_path": "~nobody-there/x"}, "cannot be looked up"),
     "a path too long": ({"sae_path": "a" * 5000, "slug": "x"}, "File name too long"),
@@ -499,3 +499,8 @@ def test_a_real_harvest_is_done_from_the_form_and_seen_on_its_page(own, engine, 
         page = client.get("/harvests").text
         assert f'<option value="{tiny_folder.name}" selected>' in page
         assert told["saes"][0]["revision"] in client.get(f"/harvests/{run}").text
+    with TestClient(create_app(own.model_copy(update={"worker": False}))) as client:
+        form = filled(tiny_folder, tmp_path, sae_path=f"quick@{told['saes'][0]['revision']}", model_path="")
+        command = client.get(f"/harvests/{start(client, form)}.json").json()["command"]
+        assert (command["slug"], command["model"]) == ("quick", str(tiny_folder))
+        assert Path(command["sae"]).parent == own.home / "saes"

@@ -92,11 +92,12 @@ class StartForm(BaseModel):
 
 
 class StartBody(BaseModel):
-    """POST /api/harvests. ``sae`` is the name of an import or of an SAE here, or a folder; ``model`` is the name of a
-    subject here, or a folder. A name for the SAE, ``slug``, is needed where it is a folder."""
+    """POST /api/harvests. ``sae`` is the name of an import or of an SAE here (``name@revision`` is that revision), or a
+    folder; ``model`` is the name of a subject here, or a folder, and may be left out for an SAE that was harvested. A
+    name for the SAE, ``slug``, is needed where it is a folder."""
 
     sae: str
-    model: str
+    model: str | None = None
     corpus: str
     tokens: int | None = Field(default=None, ge=16)
     context: int = Field(default=128, ge=16)

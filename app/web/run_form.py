@@ -3,19 +3,16 @@
 import asyncio
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.corpus.sources import PACKAGED, documents
 from app.errors import BadRequest, TextTooLong
-from app.harvest.imports import ORIGIN, find
 from app.harvest.job import check_slug
-from app.store import queries as q
-from app.store import tables as t
+from app.harvest.names import Known, Named, imported
 from app.web.run_contexts import Choice, StartForm
 
 LONGEST = 64 * 1024
@@ -23,26 +20,17 @@ SMALLEST = 16  # tokens of a sequence, and so of a corpus
 _READ_AT_ONCE = ("text", "jsonl", "parquet")  # corpora on this machine's disk
 
 
-class Known(NamedTuple):
-    """What can be named in the form: SAEs and subjects, each with its folder."""
-
-    saes: dict[str, Path]
-    subjects: dict[str, Path]
-
-    def sae_choices(self) -> list[Choice]:
-        return [Choice(value=slug, text=slug) for slug in self.saes]
-
-    def subject_choices(self) -> list[Choice]:
-        return [Choice(value=name, text=f"{name} ({folder})") for name, folder in self.subjects.items()]
-
-
 async def known(connection: AsyncConnection, home: Path) -> Known:
-    """Imports and the SAEs that were harvested before, by name; the subjects of these."""
-    harvested = {sae.slug: home / sae.path for sae in await q.list_saes(connection)}
-    imports = await asyncio.to_thread(lambda: [file.parent for file in (home / "imports").glob(f"*/{ORIGIN}")])
-    saes = harvested | {folder.name: folder for folder in imports}
-    subjects = await connection.execute(select(t.subject.c.name, t.subject.c.path).order_by(t.subject.c.name))
-    return Known(dict(sorted(saes.items())), {name: home / path for name, path in subjects})
+    """What can be named in the form."""
+    return await connection.run_sync(Known.read, home, await asyncio.to_thread(imported, home))
+
+
+def sae_choices(there: Known) -> list[Choice]:
+    return [Choice(value=slug, text=slug) for slug in there.slugs]
+
+
+def subject_choices(there: Known) -> list[Choice]:
+    return [Choice(value=name, text=f"{name} ({folder})") for name, folder in there.subjects.items()]
 
 
 def corpora() -> list[str]:
@@ -80,14 +68,13 @@ def _checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[str, 
         sae = form.sae_path or form.sae
         if not sae:
             raise BadRequest("Choose an SAE, or write the folder it is in.", field="sae")
-        named = sae in there.saes
-        folder = there.saes[sae] if named else find(sae, home)
-        if not (form.slug or named):
+        named = there.sae(sae)
+        if not (form.slug or named.slug):
             raise BadRequest(f"Give the SAE in {sae} a name; its pages will be at /saes/NAME.", field="slug")
-        slug = check_slug(form.slug or sae)
+        slug = check_slug(form.slug or named.slug or "")
         command = {
-            "sae": _absolute(folder),
-            "model": _absolute(_model(form, there)),
+            "sae": _absolute(named.folder),
+            "model": _absolute(_model(form, there, named)),
             "corpus": _corpus(form.corpus, home),
             "tokens": _number("Tokens", form.tokens) if form.tokens else None,
             "context": _number("Context", form.context or "128"),
@@ -104,12 +91,9 @@ def _absolute(path: Path) -> str:
     return str(path.expanduser().absolute())
 
 
-def _model(form: StartForm, there: Known) -> Path:
-    model = form.model_path or form.model
-    if not model:
-        raise BadRequest("Choose a subject, or write the folder it is in.", field="model")
-    folder = there.subjects.get(model, Path(model)) if not form.model_path else Path(model)
-    if not (folder.expanduser() / "config.json").is_file():
+def _model(form: StartForm, there: Known, sae: Named) -> Path:
+    folder = there.model(form.model_path or form.model, [sae.model])
+    if not (folder / "config.json").is_file():
         raise BadRequest(f"No model at {folder}: config.json is missing; give a Hugging Face folder.", field="model")
     return folder
 

@@ -44,12 +44,12 @@ async def load_page(
     state = state_of(request)
     async with state.database.connect() as db:
         there = await run_form.known(db, state.settings.home)
-    first = StartForm(sae=next(iter(there.saes), ""), model=next(iter(there.subjects), ""))
+    first = StartForm(sae=next(iter(there.slugs), ""), model=next(iter(there.subjects), ""))
     return HarvestsPage(
         runs=await load_runs(request, cursor),
         cursor=cursor,
-        saes=there.sae_choices(),
-        subjects=there.subject_choices(),
+        saes=run_form.sae_choices(there),
+        subjects=run_form.subject_choices(there),
         corpora=run_form.corpora(),
         form=form or first,
         error=error,
