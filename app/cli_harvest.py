@@ -1,7 +1,6 @@
-"""The command that harvests, and its progress in the terminal."""
+"""The command that harvests."""
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli_progress import watching
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from app.harvest.job import Job
     from app.harvest.names import Known
-    from app.harvest.run import Progress
     from app.harvest.text import Text
     from app.sae.formats.files import Options
     from app.store.runs import RunLog
@@ -141,19 +140,11 @@ def _run(
 
     from app.corpus.sources import Skipped
     from app.harvest.job import run_jobs
-    from app.harvest.run import Watch
     from app.harvest.run import harvest as one_machine
     from app.harvest.text import sequences
     from app.subject.load import load_subject
 
-    subject = load_subject(model, model.resolve().name, settings.dtype, settings.device)
     text = dataclasses.replace(text, prepend_bos=jobs[0].prepend_bos)
-    bar, finish = progress_bar()
-
-    def progress(step: "Progress") -> bool:
-        bar(step)
-        return log.beat(step.tokens, step.total, step.resumed, step.seconds)
-
     harvester = one_machine
     if ray is not None:
         from app.harvest.cluster import cluster
@@ -161,15 +152,17 @@ def _run(
         harvester = cluster(ray)
     skipped = Skipped()
     try:
-        with sequences(text, subject, settings.home, skipped) as corpus:
-            return run_jobs(
-                jobs, subject, corpus, engine, settings.home, harvester=harvester, total=text.tokens,
-                watch=Watch(progress=progress, note=lambda line: typer.echo(line, err=True)), skipped=skipped,
-                replace_older=replace,
-            )  # fmt: skip
+        with watching(log) as watch:
+            watch.doing("loading the subject")
+            subject = load_subject(model, model.resolve().name, settings.dtype, settings.device)
+            with sequences(text, subject, settings.home, skipped) as corpus:
+                return run_jobs(
+                    jobs, subject, corpus, engine, settings.home, harvester=harvester, total=text.tokens,
+                    watch=watch, skipped=skipped, replace_older=replace,
+                )  # fmt: skip
     finally:
-        finish()
         if skipped.count:
+            log.skipped(skipped.count, skipped.named)
             typer.echo(f"{skipped.sentence()}.", err=True)
 
 
@@ -192,56 +185,10 @@ def logged(log: "RunLog") -> "Iterator[Ended]":
         log.finish("failed", error.message)
         raise
     except (KeyboardInterrupt, SystemExit):
-        log.finish("stopped", "Stopped; it carries on from its last checkpoint when resumed.")
+        on = "it carries on from its last checkpoint when resumed" if log.resumable else "it had read nothing yet"
+        log.finish("stopped", f"Stopped; {on}.")
         raise
     except BaseException as error:
         log.finish("failed", f"{type(error).__name__}: {error}")
         raise
     log.finish("done", revisions=ended.revisions)
-
-
-def progress_bar() -> "tuple[Callable[[Progress], None], Callable[[], None]]":
-    """A bar of tokens done, tok/s and time left; plain lines where there is no terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from app.harvest.run import Progress as Step
-
-    if not sys.stderr.isatty():
-        last = [0.0]
-
-        def line(step: Step) -> None:
-            if step.resumed and not last[0]:
-                typer.echo(f"carrying on after {step.resumed:,} tokens", err=True)
-            if step.seconds - last[0] >= 10 or step.tokens == step.total:
-                last[0] = step.seconds
-                speed = (step.tokens - step.resumed) / max(step.seconds, 1e-9)
-                left = "" if step.total is None else f"  {(step.total - step.tokens) / max(speed, 1e-9):.0f} s left"
-                typer.echo(f"{amount(step)}  {speed:,.0f} tok/s{left}", err=True)
-
-        return line, lambda: None
-    from rich.console import Console
-
-    columns = [
-        TextColumn("{task.fields[done]}"),
-        BarColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    ]
-    bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task("harvest", total=None, done="", speed="")
-
-    def update(step: Step) -> None:
-        if not bar.live.is_started:
-            bar.start()
-        speed = (step.tokens - step.resumed) / max(step.seconds, 1e-9)
-        bar.update(
-            task, total=step.total, completed=step.tokens, speed=f"{speed:,.0f} tok/s",
-            done=amount(step),
-        )  # fmt: skip
-
-    return update, bar.stop
-
-
-def amount(step: "Progress") -> str:
-    """``1,024 of 400,000 tokens``, or without the total where it is not known."""
-    return f"{step.tokens:,} tokens" if step.total is None else f"{step.tokens:,} of {step.total:,} tokens"

@@ -65,6 +65,14 @@ def test_two_saes_over_chats_in_one_pass(saescope, own, saes, chats):
     assert done.returncode == 0, done.stderr
     assert [line.split("@")[0] for line in done.stdout.splitlines()] == ["a", "b"]
     assert "1 document was skipped: chats.jsonl:5" in done.stderr
+    stages = [line for line in done.stderr.splitlines() if line.endswith(" ...")]
+    measured = [
+        "measuring loss recovered",
+        "finding neighbours, promoted tokens and labels",
+        "copying into the database",
+    ]
+    assert stages == ["loading the subject ...", *(f"{slug}: {stage} ..." for slug in "ab" for stage in measured)]
+    assert " 0 s left" not in done.stderr
     found = rows(own, "SELECT slug, tokens, facts FROM harvest JOIN sae ON sae.id = sae_id ORDER BY slug")
     assert [row["slug"] for row in found] == ["a", "b"]
     assert found[0]["tokens"] == found[1]["tokens"]

@@ -133,6 +133,49 @@ def test_a_run_tells_its_progress_and_is_told_to_stop(engine, monkeypatch):
     assert row.finished >= row.started
 
 
+def test_a_run_tells_its_stage_its_checkpoint_and_what_was_skipped_beside_the_facts_of_others(engine):
+    log = RunLog.start(engine, ["a"], {}, None)
+    log.doing("loading the subject")
+    assert stored(engine, log.id).facts == {"stage": "loading the subject"}
+    with engine.begin() as connection:
+        connection.execute(update(t.run).where(t.run.c.id == log.id).values(facts={"theirs": 1}))
+    log.note("One.")
+    log.note("Two.")
+    log.kept("harvest-a.pt", 0)
+    assert not log.resumable
+    log.kept("harvest-a.pt", 64)
+    assert log.resumable
+    log.beat(100, None, 0, 2.0)
+    wanted = {"theirs": 1, "stage": None, "notes": ["One.", "Two."], "checkpoint": "harvest-a.pt", "kept": 64}
+    assert stored(engine, log.id).facts == wanted
+    log.doing("measuring loss recovered")
+    log.skipped(1, [("a.txt", "not UTF-8")])
+    log.finish("stopped")
+    wanted["skipped"] = {"count": 1, "named": [["a.txt", "not UTF-8"]]}
+    assert stored(engine, log.id).facts == wanted
+
+
+def test_runs_from_before_their_facts_were_kept_can_be_carried_on(own):
+    from alembic import command
+    from alembic.config import Config
+
+    from app.store.migrate import ROOT
+
+    engine = sync_engine(database_url(database_beside(own, "older")))
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0006")
+        row = "INSERT INTO run (kind, slugs, command, state, tokens) VALUES ('harvest', '{{a}}', '{{}}', '{}', {})"
+        for state, tokens in (("stopped", 50), ("failed", 0), ("done", 100)):
+            connection.exec_driver_sql(row.format(state, tokens))
+        command.upgrade(config, "head")
+        facts = connection.execute(select(t.run.c.facts).order_by(t.run.c.id)).scalars().all()
+    engine.dispose()
+    assert facts == [{"kept": 50}, {}, {}]
+
+
 def test_a_run_says_that_it_lives_while_it_has_no_progress_to_tell(engine, monkeypatch):
     monkeypatch.setattr("app.store.runs.ALIVE_SECONDS", 0.05)
     log = RunLog.start(engine, ["a"], {}, None)
@@ -245,6 +288,11 @@ def test_what_runs_refreshes_itself_and_what_has_ended_does_not(site, engine):
     with engine.begin() as connection:
         connection.execute(update(t.run).values(tokens=100))
     assert "100 of 100 tokens (100%) · 5 tok/s · measuring and saving" in site.get(f"/harvests/{run}").text
+    with engine.begin() as connection:
+        connection.execute(update(t.run).values(facts={"stage": "measuring loss recovered", "notes": ["Said so."]}))
+    told = site.get(f"/harvests/{run}").text
+    assert "100 of 100 tokens (100%) · 5 tok/s · measuring loss recovered<" in told
+    assert "Said so." in told
     own = site.get(f"/harvests/{run}", headers={"hx-request": "true"}).text
     assert own.lstrip().startswith('<div id="run" hx-get')
     assert 'max="100" value="100"' in own

@@ -123,7 +123,7 @@ def cluster(address: str) -> Callable[..., Harvested]:
         reader = Reader(subject, saes)
         l0 = reader.l0(corpus)
         harvesters = reader.harvesters(parameters, context, l0)
-        place = restore(harvesters, checkpoint, corpus, watch.note)
+        place = restore(harvesters, checkpoint, corpus, watch)
         dtype = str(subject.dtype).removeprefix("torch.")
         work = Work(
             subject.path.absolute(), subject.name, dtype, [sae.to("cpu") for sae in saes], parameters, context, l0
@@ -151,7 +151,7 @@ def cluster(address: str) -> Callable[..., Harvested]:
                 told = watch.progress(Progress(place.tokens, total, resumed, seconds))
                 asked = stop.asked or bool(told)
                 if checkpoint is not None and (asked or time.perf_counter() - saved >= checkpoint_seconds):
-                    save(harvesters, place, checkpoint, place.seconds + seconds)
+                    save(harvesters, place, checkpoint, place.seconds + seconds, watch)
                     saved = time.perf_counter()
                 if asked:
                     raise KeyboardInterrupt

@@ -169,6 +169,7 @@ def run_jobs(
             )
     revisions = [one.revision(corpus.sha256()) for one in ready]
     if replace_older:
+        (watch or Watch()).doing("dropping older revisions")
         for one, revision in zip(ready, revisions, strict=True):
             drop_older(engine, one.job.slug, revision)
     return revisions
@@ -216,7 +217,7 @@ def _pass_and_save(
     look()
     for one, accumulated in zip(ready, done.harvesters, strict=True):
         if wanted is None or one in wanted:
-            _save(one, accumulated, done, subject, corpus, engine, home, skipped)
+            _save(one, accumulated, done, subject, corpus, engine, home, skipped, _naming(watch, one, ready))
     checkpoint.unlink(missing_ok=True)
 
 
@@ -237,12 +238,17 @@ def _save(
     engine: Engine,
     home: Path,
     skipped: Skipped,
+    doing: Callable[[str], None],
 ) -> None:
     job, sae = ready.job, ready.sae
     lengths = corpus.lengths()
     edges, counts = density_histogram(harvester.stats)
     dtypes = {"dtype": str(subject.dtype).removeprefix("torch."), "sae_dtype": job.sae_dtype}
+    doing("measuring loss recovered")
     metrics = harvester.reconstruction.result() | recovered(subject, sae, corpus, job.parameters.recovery_sequences)
+    doing("finding neighbours, promoted tokens and labels")
+    columns = latent_columns(harvester, subject)
+    doing("copying into the database")
     with kept(ready.artefact, home / "saes" / f"{job.slug}-{ready.weights[:10]}") as stored:
         save_harvest(
             engine,
@@ -282,9 +288,14 @@ def _save(
                 done.seconds,
                 facts(harvester) | {"halved": done.halved, "skipped": {"count": skipped.count, "named": skipped.named}},
             ),
-            iter([latent_columns(harvester, subject)]),
+            iter([columns]),
             example_columns(harvester, lengths),
         )
+
+
+def _naming(watch: Watch, one: Ready, ready: list[Ready]) -> Callable[[str], None]:
+    """``watch.doing``, which says of which SAE where there are several."""
+    return lambda stage: watch.doing(f"{one.job.slug}: {stage}" if len(ready) > 1 else stage)
 
 
 def _sequences(corpus: Corpus) -> Iterator[Sequence]:

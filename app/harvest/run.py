@@ -43,12 +43,16 @@ class Harvested(NamedTuple):
 
 @dataclass
 class Watch:
-    """What a pass tells, and is told. ``progress`` returns whether to stop after the batch at hand; ``between`` runs
-    after each batch and may raise to end the pass; ``note`` takes a sentence for the user."""
+    """What a harvest tells, and is told. ``progress`` returns whether to stop after the batch at hand; ``between`` runs
+    after each batch and may raise to end the pass; ``doing`` takes the name of what is done while no batch is read;
+    ``note`` a sentence for the user; ``kept`` the checkpoint's file and how many tokens it holds, at the start and
+    whenever it is written."""
 
     progress: Callable[[Progress], bool | None] = lambda progress: None
     between: Callable[[], None] = lambda: None
+    doing: Callable[[str], None] = lambda stage: None
     note: Callable[[str], None] = lambda line: None
+    kept: Callable[[Path, int], None] = lambda file, tokens: None
     stages: Stages = field(default_factory=Stages)
 
 
@@ -81,12 +85,17 @@ def harvest(
     watch = watch or Watch()
     reader = Reader(subject, saes, watch.stages)
     harvesters = reader.harvesters(parameters, context, reader.l0(corpus))
-    place = restore(harvesters, checkpoint, corpus, watch.note)
+    place = restore(harvesters, checkpoint, corpus, watch)
     started = saved = time.perf_counter()
     resumed, known = place.tokens, False
 
     def spent() -> float:
         return place.seconds + time.perf_counter() - started
+
+    def keep() -> None:
+        if checkpoint is not None:
+            with watch.stages("checkpoint"):
+                save(harvesters, place, checkpoint, spent(), watch)
 
     with Interrupt() as stop:
         batches = groups(corpus, parameters.batch_tokens, place.sequences)
@@ -108,15 +117,14 @@ def harvest(
             told = watch.progress(Progress(place.tokens, total, resumed, time.perf_counter() - started))
             asked = stop.asked or bool(told)
             due = time.perf_counter() - saved >= checkpoint_seconds
-            if checkpoint is not None and (due or asked):
-                with watch.stages("checkpoint"):
-                    save(harvesters, place, checkpoint, spent())
+            if due or asked:
+                keep()
                 saved = time.perf_counter()
             if asked:
                 raise KeyboardInterrupt
             watch.between()
-        if stop.asked and checkpoint is not None:
-            save(harvesters, place, checkpoint, spent())
+        if stop.asked:
+            keep()
     for harvester in harvesters:
         harvester.finish()
     return Harvested(harvesters, spent(), reader.halved)
@@ -132,7 +140,7 @@ class Place:
     digest: CorpusHash = field(default_factory=CorpusHash)
 
 
-def save(harvesters: list[Harvester], place: Place, path: Path, seconds: float) -> None:
+def save(harvesters: list[Harvester], place: Place, path: Path, seconds: float, watch: Watch) -> None:
     partial = path.with_suffix(".partial")
     state = {
         "harvesters": [harvester.state_dict() for harvester in harvesters],
@@ -150,12 +158,20 @@ def save(harvesters: list[Harvester], place: Place, path: Path, seconds: float) 
     except (OSError, RuntimeError) as error:
         partial.unlink(missing_ok=True)
         raise DiskFull(f"The harvest's checkpoint {path} could not be written: {error}.", path=str(path)) from error
+    watch.kept(path, place.tokens)
 
 
-def restore(harvesters: list[Harvester], path: Path | None, corpus: Corpus, note: Callable[[str], None]) -> Place:
+def restore(harvesters: list[Harvester], path: Path | None, corpus: Corpus, watch: Watch) -> Place:
     """Where to go on from. A checkpoint that cannot be read, or of a corpus that has changed, is set aside."""
-    if path is None or not path.is_file():
-        return Place()
+    place = Place()
+    if path is not None:
+        if path.is_file():
+            place = _restored(harvesters, path, corpus, watch.note)
+        watch.kept(path, place.tokens)
+    return place
+
+
+def _restored(harvesters: list[Harvester], path: Path, corpus: Corpus, note: Callable[[str], None]) -> Place:
     try:
         saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=harvesters[0].stats.count.device)
     except Exception:  # torch raises many types for a file that is cut; the pass starts over

@@ -40,6 +40,7 @@ class RunRecord:
     started: datetime | None
     beat: datetime | None
     finished: datetime | None
+    facts: dict[str, Any]  # app.store.runs tells which
     age: float | None
 
     @property

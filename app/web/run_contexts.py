@@ -35,20 +35,22 @@ class RunResult(BaseModel):
 
 
 class RunView(BaseModel):
-    """A harvest: ``tokens`` of ``total`` are read, ``resumed`` of them by an earlier run of the same. ``lost`` is a
-    run whose process died without a word."""
+    """A harvest: ``tokens`` of ``total`` are read, ``resumed`` of them by an earlier run of the same; ``stage`` is what
+    is done while none is read. ``lost`` is a run whose process died without a word."""
 
     id: int
     state: RunState
     saes: list[RunResult]
     tokens: int
     total: int | None
+    stage: str | None
     resumed: int
     tokens_per_second: float
     seconds: float  # of the pass so far
     seconds_left: float | None
     duration: float | None  # from start to end
     message: str | None
+    notes: list[str]  # what it said on the way
     command: dict[str, Any]  # the options that start it again
     command_line: str  # the same as one types it
     created: datetime
@@ -136,12 +138,14 @@ def view(run: RunRecord) -> RunView:
         saes=[_result(run, number) for number in range(len(run.slugs))],
         tokens=run.tokens,
         total=run.total,
+        stage=run.facts.get("stage") if run.open else None,
         resumed=run.resumed,
         tokens_per_second=round(run.tokens_per_second, 1),
         seconds=round(run.seconds, 2),
         seconds_left=((run.total or 0) - run.tokens) / run.tokens_per_second if moving else None,
         duration=(end - run.started).total_seconds() if run.started and end else None,
         message=run.message or _remedy(run),
+        notes=run.facts.get("notes", []),
         command=command,
         command_line=shlex.join(["saescope", "harvest", *options(command)]),
         created=run.created,
