@@ -243,8 +243,8 @@ def test_a_finished_run_keeps_the_metrics_that_were_saved(engine):
 
 
 def test_a_run_without_a_sign_of_life_is_shown_as_lost_and_resumed(site, engine):
-    run = add(engine, beat=ago(150), started=ago(300), tokens=10, total=20)
-    alive = add(engine, beat=func.now(), started=ago(10))
+    run = add(engine, beat=ago(150), started=ago(300), tokens=10, total=20, facts={"kept": 10})
+    alive = add(engine, beat=func.now(), started=ago(10), command={"slug": "slow"})
     assert site.get(f"/harvests/{alive}.json").json()["state"] == "running"
     told = site.get(f"/harvests/{run}.json").json()
     assert (told["state"], told["refresh"], told["resumable"]) == ("lost", False, True)
@@ -256,9 +256,51 @@ def test_a_run_without_a_sign_of_life_is_shown_as_lost_and_resumed(site, engine)
     new = int(answer.headers["location"].rpartition("/")[2])
     assert (stored(engine, new).state, stored(engine, new).command) == ("queued", {"slug": "quick"})
     assert site.get(f"/harvests/{run}.json").json()["message"] == f"Its process died; run {new} carries on."
-    lost = add(engine, beat=ago(90))
+    lost = add(engine, beat=ago(90), command={"slug": "other"})
+    told = site.get(f"/harvests/{lost}.json").json()
+    assert (told["resumable"], told["message"]) == (
+        False,
+        "Nothing was heard of it for 1 minute: its process has died.",
+    )
     site.post(f"/api/harvests/{lost}/stop")
     assert stored(engine, lost).state == "stopped"
+
+
+def test_a_run_is_resumed_only_where_that_would_carry_on(site, engine):
+    """Each of the command ``mine`` unless it is said otherwise."""
+    mine, kept = {"slug": "quick", "tokens": 5}, {"checkpoint": "mine.pt", "kept": 5}
+
+    def ended(state="stopped", facts=kept, command=mine, **values):
+        return add(engine, state=state, facts=facts, command=command, **values)
+
+    def refused(run, says):
+        answer = site.post(f"/api/harvests/{run}/resume")
+        assert (answer.status_code, answer.json()["code"]) == (409, "run_ended")
+        assert says in answer.json()["message"]
+        page = site.get(f"/harvests/{run}").text
+        assert "Resume" not in page.replace("when resumed", "")
+
+    never_begun = ended("failed", {})
+    refused(never_begun, "it had kept nothing to carry on from; start it anew")
+    first = ended()
+    assert site.get(f"/harvests/{first}.json").json()["resumable"]
+    in_vain = ended("failed", {"checkpoint": "mine.pt", "kept": 0})  # the device was taken, say
+    refused(in_vain, "kept nothing")
+    assert site.get(f"/harvests/{first}.json").json()["resumable"]
+    ended("running", {}, beat=ago(90))  # a later one that died before it had kept anything
+    assert site.get(f"/harvests/{first}.json").json()["resumable"]
+    second = ended(command={"sae": "quick"})  # the same harvest, from a command typed in another way
+    refused(first, "a later run of the same harvest carried on from it")
+    assert site.get(f"/harvests/{second}.json").json()["resumable"]
+    waiting = ended("queued", {}, command={"sae": "quick"})
+    refused(second, "a later run of the same harvest")
+    refused(waiting, "stop it first")
+    site.post(f"/harvests/{waiting}/stop")
+    refused(waiting, "kept nothing")
+    assert site.get(f"/harvests/{second}.json").json()["resumable"]
+    done = ended("done")
+    refused(done, "it is done")
+    assert [run["id"] for run in site.get("/harvests.json").json()["items"] if run["resumable"]] == []
 
 
 def test_runs_are_listed_newest_first_page_by_page(site, engine):

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from app import urls
 from app.jobs import options
-from app.store.run_queries import RESUMABLE, RunRecord
+from app.store.run_queries import RunRecord
 
 RunState = Literal["queued", "running", "stopping", "stopped", "failed", "done", "lost"]
 ORDER = ("sae", "slug", "model", "corpus", "tokens", "context")  # jsonb keeps none
@@ -154,7 +154,7 @@ def view(run: RunRecord) -> RunView:
         finished=run.finished,
         refresh=run.open,
         stoppable=run.state in ("queued", "running", "lost"),
-        resumable=run.state in RESUMABLE and bool(run.command),
+        resumable=run.resumable,
         url=urls.harvest_run(run.id),
     )
 
@@ -178,4 +178,5 @@ def _remedy(run: RunRecord) -> str | None:
         return None
     minutes = int((run.age or 0) // 60)
     since = f"{minutes} minute{'s' if minutes > 1 else ''}"
-    return f"Nothing was heard of it for {since}: its process has died. Resume carries on from its checkpoint."
+    on = " Resume carries on from its checkpoint." if run.resumable else ""
+    return f"Nothing was heard of it for {since}: its process has died.{on}"
