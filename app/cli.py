@@ -62,10 +62,9 @@ def demo(
         parameters = Parameters(batch_tokens=settings.batch_tokens)
         log = RunLog.start(engine, [SLUG], demo_command(settings.home, tokens))
         with logged(log) as ended, watching(log) as watch:
-            revision = harvest_demo(
+            ended.made = harvest_demo(
                 settings.home, engine, tokens, settings.dtype, settings.device, parameters, on_step=say, watch=watch
             )
-            ended.revisions = [revision]
         done.parent.mkdir(parents=True, exist_ok=True)
         done.touch()
     engine.dispose()

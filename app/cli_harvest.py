@@ -14,7 +14,7 @@ from app.settings import Settings, load_settings
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from app.harvest.job import Job
+    from app.harvest.job import Job, Made
     from app.harvest.names import Known
     from app.harvest.text import Text
     from app.sae.formats.files import Options
@@ -82,9 +82,11 @@ def harvest(
         }
         log = RunLog.start(engine, [job.slug for job in jobs], command, run)
         with logged(log) as ended:
-            revisions = ended.revisions = _run(jobs, text, folder, settings, engine, log, replace, ray)
-    for job, revision in zip(jobs, revisions, strict=True):
-        typer.echo(f"{job.slug}@{revision} is ready; 'saescope serve' shows it.")
+            ended.made = _run(jobs, text, folder, settings, engine, log, replace, ray)
+    for one in ended.made:
+        typer.echo(f"{one.address} is ready; 'saescope serve' shows it." if one.fresh else already(one))
+        if one.dropped:
+            typer.echo(f"Dropped {', '.join(f'{one.slug}@{revision}' for revision in one.dropped)}.")
 
 
 def _absolute(corpus: str) -> str:
@@ -104,7 +106,8 @@ def _jobs(
 ) -> "tuple[list[Job], Path]":
     """What to harvest, and the subject's folder."""
     from app.errors import BadRequest
-    from app.harvest.job import Job, check_slug, default_slug, read_sae
+    from app.harvest.job import Job, read_sae
+    from app.harvest.names import check_slug, default_slug
     from app.harvest.parameters import Parameters
 
     jobs, models = [], []
@@ -135,7 +138,7 @@ def _run(
     log: "RunLog",
     replace: bool,
     ray: str | None,
-) -> list[str]:
+) -> "list[Made]":
     import dataclasses
 
     from app.corpus.sources import Skipped
@@ -170,7 +173,7 @@ def _run(
 class Ended:
     """What a run has made."""
 
-    revisions: list[str] = field(default_factory=list)
+    made: "list[Made]" = field(default_factory=list)
 
 
 @contextmanager
@@ -191,4 +194,11 @@ def logged(log: "RunLog") -> "Iterator[Ended]":
     except BaseException as error:
         log.finish("failed", f"{type(error).__name__}: {error}")
         raise
-    log.finish("done", revisions=ended.revisions)
+    log.already([one.address for one in ended.made if not one.fresh])
+    message = " ".join(already(one) for one in ended.made if not one.fresh) or None
+    log.finish("done", message, revisions=[one.revision for one in ended.made])
+
+
+def already(one: "Made") -> str:
+    done = "its older revisions were dropped" if one.dropped else "nothing was done"
+    return f"Already harvested as {one.address}; {done}."

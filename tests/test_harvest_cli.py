@@ -38,6 +38,7 @@ def saescope(own, tiny_folder):
         command += ["--home", home, *options]
         return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, env=environment)
 
+    run.home = home
     return run
 
 
@@ -65,6 +66,8 @@ def test_two_saes_over_chats_in_one_pass(saescope, own, saes, chats):
     assert done.returncode == 0, done.stderr
     assert [line.split("@")[0] for line in done.stdout.splitlines()] == ["a", "b"]
     assert "1 document was skipped: chats.jsonl:5" in done.stderr
+    for slug in "ab":
+        assert f"This harvest makes a new SAE named {slug}." in done.stderr
     stages = [line for line in done.stderr.splitlines() if line.endswith(" ...")]
     measured = [
         "measuring loss recovered",
@@ -95,8 +98,11 @@ def test_a_harvested_sae_is_named_and_brings_its_weights_hook_and_subject(saesco
         done = saescope("--sae", name, "--corpus", f"jsonl:{chats}", model=())
         assert done.returncode == 0, done.stderr
         assert rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'") == before
-        command = rows(own, "SELECT command FROM run ORDER BY id DESC LIMIT 1")[0]["command"]
-        assert (command["model"], command["slug"]) == (str(tiny_folder), ["a"])
+        run = rows(own, "SELECT command, message, state FROM run ORDER BY id DESC LIMIT 1")[0]
+        assert (run["command"]["model"], run["command"]["slug"]) == (str(tiny_folder), ["a"])
+        told = f"Already harvested as a@{before[0]['revision']}; nothing was done."
+        assert (done.stdout, run["state"], run["message"]) == (f"{told}\n", "done", told)
+        assert "loss recovered" not in done.stderr
     assert "no revision '0'" in saescope("--sae", "a@0", "--corpus", f"jsonl:{chats}", model=()).stderr
 
 
@@ -104,11 +110,23 @@ def test_the_same_again_is_there_already_and_another_seed_of_text_replaces_it(sa
     options = ("--sae", saes / "topk", "--slug", "a", "--corpus")
     before = rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'")
     (tmp_path / "other.txt").write_text("Another text about cats and rivers and the sea in the sun. " * 40)
+    copied = saescope("--sae", saes / "topk", "--corpus", f"jsonl:{chats}")
+    assert "This harvest makes a new SAE named " in copied.stderr
+    assert "The same weights are here as a; --slug a would make this a revision of that." in copied.stderr
     done = saescope(*options, f"text:{tmp_path / 'other.txt'}", "--pack", "--replace")
     assert done.returncode == 0, done.stderr
     after = rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'")
     assert len(after) == 1
     assert after[0]["revision"] != before[0]["revision"]
+    goes = f"these, but for the one it makes itself: {before[0]['revision']} (jsonl:{chats},"
+    assert goes in done.stderr
+    assert done.stderr.index(goes) < done.stderr.index("measuring")
+    assert f"Dropped a@{before[0]['revision']}." in done.stdout
+    made = f"'{before[0]['revision']}' = ANY(revisions) AND 'a' = ANY(slugs)"
+    facts = rows(own, f"SELECT facts FROM run WHERE {made}")
+    assert facts
+    assert all(run["facts"]["gone"] == {f"a@{before[0]['revision']}": "replaced"} for run in facts)
+    assert len(list((saescope.home / "saes").glob("a-*"))) == 1
     assert rows(own, "SELECT name FROM corpus ORDER BY id")[-1]["name"].endswith("(packed)")
 
 

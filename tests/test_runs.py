@@ -212,34 +212,48 @@ def test_a_queued_run_is_taken_over_and_an_ended_one_is_not(engine):
     log.finish("stopped")
 
 
-def test_a_finished_run_keeps_the_metrics_that_were_saved(engine):
-    with engine.begin() as connection:
-        subject = connection.execute(insert(t.subject).values(name="s", path="s", facts={}).returning(t.subject.c.id))
-        corpus = connection.execute(
-            insert(t.corpus)
-            .values(name="c", sha256="c", context=8, sequences=1, documents=1, tokens=8)
-            .returning(t.corpus.c.id)
-        )
-        sae = connection.execute(
-            insert(t.sae)
-            .values(
-                slug="a", revision="0123456789", subject_id=subject.scalar_one(), reads=[], writes=[], d_in=1, signed=0,
-                architecture="topk", n_latents=1, config={}, path="a", sha256="a",
+@pytest.fixture
+def saved(engine):
+    """Makes a revision's rows, without latents."""
+
+    def make(slug, revision):
+        with engine.begin() as connection:
+            made = {
+                "subject": {"name": revision, "path": "s", "facts": {}},
+                "corpus": {
+                    "name": "c", "sha256": revision, "context": 8, "sequences": 1, "documents": 1, "tokens": 8
+                },
+            }  # fmt: skip
+            subject, corpus = (
+                connection.execute(insert(table).values(**made[table.name]).returning(table.c.id)).scalar_one()
+                for table in (t.subject, t.corpus)
             )
-            .returning(t.sae.c.id)
-        ).scalar_one()  # fmt: skip
-        connection.execute(
-            insert(t.harvest).values(
-                sae_id=sae, corpus_id=corpus.scalar_one(), parameters={}, metrics={"fvu": 0.5, "l0": 2.0}, dead=0,
-                density_edges=[], density_counts=[], tokens=8, seconds=1.0,
-            )
-        )  # fmt: skip
-    log = RunLog.start(engine, ["a"], {}, None)
-    log.finish("done", revisions=["0123456789"])
-    assert stored(engine, log.id).metrics == {"a": {"fvu": 0.5, "l0": 2.0}}
+            sae = connection.execute(
+                insert(t.sae)
+                .values(
+                    slug=slug, revision=revision, subject_id=subject, reads=[], writes=[], d_in=1, signed=0,
+                    architecture="topk", n_latents=1, config={}, path="a", sha256="a",
+                )
+                .returning(t.sae.c.id)
+            ).scalar_one()  # fmt: skip
+            connection.execute(
+                insert(t.harvest).values(
+                    sae_id=sae, corpus_id=corpus, parameters={}, metrics={"fvu": 0.5, "l0": 2.0}, dead=0,
+                    density_edges=[], density_counts=[], tokens=8, seconds=1.0,
+                )
+            )  # fmt: skip
+
+    yield make
     with engine.begin() as connection:
         for table in (t.sae, t.subject, t.corpus):
             connection.execute(table.delete())
+
+
+def test_a_finished_run_keeps_the_metrics_that_were_saved(engine, saved):
+    saved("a", "0123456789")
+    log = RunLog.start(engine, ["a"], {}, None)
+    log.finish("done", revisions=["0123456789"])
+    assert stored(engine, log.id).metrics == {"a": {"fvu": 0.5, "l0": 2.0}}
 
 
 def test_a_run_without_a_sign_of_life_is_shown_as_lost_and_resumed(site, engine):
@@ -264,6 +278,34 @@ def test_a_run_without_a_sign_of_life_is_shown_as_lost_and_resumed(site, engine)
     )
     site.post(f"/api/harvests/{lost}/stop")
     assert stored(engine, lost).state == "stopped"
+
+
+def test_only_revisions_that_are_here_are_linked_to(site, engine, saved):
+    saved("quick", "0123456789")
+    common = {"state": "done", "slugs": ["quick", "old", "lost"], "revisions": ["0123456789", "aaaaaaaaaa", "b"]}
+    run = add(engine, facts={"gone": {"old@aaaaaaaaaa": "replaced", "quick@0123456789": "removed"}}, **common)
+    told = [(sae["url"], sae["gone"]) for sae in site.get(f"/harvests/{run}.json").json()["saes"]]
+    assert told == [("/saes/quick@0123456789", None), (None, "replaced"), (None, "removed")]
+    for page in ("/harvests", f"/harvests/{run}"):
+        text = site.get(page).text
+        assert 'href="/saes/quick@0123456789"' in text
+        assert 'old@aaaaaaaaaa <span class="muted">(replaced)</span>' in text
+        assert "/saes/old" not in text
+
+
+def test_a_run_that_found_everything_there_says_so(site, engine, saved):
+    saved("quick", "0123456789")
+    log = RunLog.start(engine, ["quick"], {}, None)
+    log.already(["quick@0123456789"])
+    log.finish("done", "Already harvested as quick@0123456789; nothing was done.", ["0123456789"])
+    assert site.get(f"/harvests/{log.id}.json").json()["already"]
+    for page in ("/harvests", f"/harvests/{log.id}"):
+        text = site.get(page).text
+        assert "already harvested" in text
+        assert "nothing was done" in text
+        assert "<progress" not in text
+        assert "0 tokens" not in text
+        assert ">0<" not in text
 
 
 def test_a_run_is_resumed_only_where_that_would_carry_on(site, engine):
@@ -319,7 +361,8 @@ def test_runs_are_listed_newest_first_page_by_page(site, engine):
         assert site.post(f"/harvests/{run}/stop").status_code == 404
 
 
-def test_what_runs_refreshes_itself_and_what_has_ended_does_not(site, engine):
+def test_what_runs_refreshes_itself_and_what_has_ended_does_not(site, engine, saved):
+    saved("quick", "0123456789")
     assert "hx-trigger" not in site.get("/harvests").text
     run = add(engine, tokens=25, total=100, tokens_per_second=5.0, started=func.now(), beat=func.now())
     page = site.get("/harvests").text
@@ -348,7 +391,8 @@ def test_what_runs_refreshes_itself_and_what_has_ended_does_not(site, engine):
     assert "8.5" in site.get("/harvests").text
 
 
-def test_a_harvest_is_started_from_the_form_watched_stopped_and_resumed(working, engine, tiny_folder, tmp_path):
+def test_a_harvest_is_started_from_the_form_watched_stopped_and_resumed(working, engine, saved, tiny_folder, tmp_path):
+    saved("quick", "0123456789")
     form = filled(tiny_folder, tmp_path)
     page = working.get("/harvests").text
     assert '<option value="quick" selected>quick</option><option value="slow">' in page
@@ -356,8 +400,8 @@ def test_a_harvest_is_started_from_the_form_watched_stopped_and_resumed(working,
     done = until(working, run, *ENDED)
     assert (done["state"], done["tokens"], done["total"]) == ("done", 100, 100)
     assert done["saes"][0] | {"metrics": None} == {
-        "sae": "quick", "revision": "0123456789", "url": "/saes/quick@0123456789", "fvu": 0.25, "l0": 4.0,
-        "metrics": None,
+        "sae": "quick", "revision": "0123456789", "url": "/saes/quick@0123456789", "gone": None, "already": False,
+        "fvu": 0.25, "l0": 4.0, "metrics": None,
     }  # fmt: skip
     assert done["command"] == {
         "sae": str(working.app.state.saescope.settings.home / "imports" / "quick"), "model": str(tiny_folder),

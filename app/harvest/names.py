@@ -1,5 +1,6 @@
-"""The names by which the command and the form are given SAEs and subjects."""
+"""The names by which the command and the form are given SAEs and subjects, and those that SAEs get."""
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +10,7 @@ from sqlalchemy import Connection, select
 
 from app.errors import BadRequest, InvalidSAE, UnknownSAE
 from app.harvest.imports import ORIGIN
+from app.sae.base import SAE
 from app.store import tables as t
 
 SHOWN = 20  # names that a refusal lists
@@ -110,6 +112,27 @@ def _expanded(text: str) -> Path:
         reason = getattr(error, "strerror", None) or error
         raise BadRequest(f"{text[:60]!r} cannot be looked up: {reason}.") from None
     return path
+
+
+def default_slug(sae: SAE) -> str:
+    """``{subject}-l{layer}-{architecture}-{n_latents}``."""
+    layer = re.search(r"\.(\d+)(?:\.|:|$)", sae.config.reads[0])
+    parts = [
+        sae.config.subject,
+        f"l{layer[1]}" if layer else None,
+        sae.config.architecture,
+        str(sae.config.n_latents),
+    ]
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(p for p in parts if p).lower()).strip("-")
+
+
+def check_slug(slug: str) -> str:
+    if not re.fullmatch(r"[a-z0-9]+(?:[-.][a-z0-9]+)*", slug) or slug.endswith(".json") or len(slug) > 80:
+        raise BadRequest(
+            f"{slug[:100]!r} cannot name an SAE; use up to 80 lower-case letters and digits, separated by '-' or '.'.",
+            slug=slug,
+        )
+    return slug
 
 
 def imported(home: Path) -> dict[str, Path]:

@@ -4,11 +4,26 @@ A run that says ``running`` or ``stopping`` and has not been heard of for a minu
 without a word. That is seen when it is read, and never stored.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, Select, case, exists, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    any_,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import BadRequest, RunEnded, UnknownRun
@@ -43,6 +58,7 @@ class RunRecord:
     finished: datetime | None
     facts: dict[str, Any]  # app.store.runs tells which
     age: float | None
+    here: list[str]  # those of its revisions, as ``slug@revision``, that there are
     followed: bool  # a later run of the same harvest has work of it in hand, or has done it
 
     @property
@@ -61,13 +77,23 @@ def _silent(run: FromClause) -> ColumnElement[bool]:
     return run.c.state.in_(("running", "stopping")) & (run.c.beat < since)
 
 
+def _heard(run: FromClause) -> ColumnElement[bool]:
+    return or_(run.c.beat.is_(None), ~_silent(run))
+
+
 def _followed() -> ColumnElement[bool]:
     """Of the same command, or of the same checkpoint, which tells one harvest asked for in two ways."""
     r, later = t.run.c, t.run.alias("later")
     same = (later.c.command == r.command) | (later.c.facts["checkpoint"].astext == r.facts["checkpoint"].astext)
-    works = (later.c.state == "done") | (later.c.state.in_(OPEN) & ~_silent(later))
+    works = (later.c.state == "done") | (later.c.state.in_(OPEN) & _heard(later))
     works |= later.c.facts["kept"].as_integer() > 0
     return exists(select(later.c.id).where(later.c.id > r.id, same, works).correlate(t.run))
+
+
+def _here() -> ColumnElement[Any]:
+    s, r = t.sae.c, t.run.c
+    these = select(s.slug + "@" + s.revision).where(s.slug == any_(r.slugs), s.revision == any_(r.revisions))
+    return func.array(these.correlate(t.run).scalar_subquery())
 
 
 def _runs() -> Select[Any]:
@@ -75,7 +101,7 @@ def _runs() -> Select[Any]:
     state = case((_silent(t.run), literal("lost")), else_=r.state).label("state")
     age = func.extract("epoch", func.now() - r.beat).label("age")
     columns = (state if column.name == "state" else column for column in r)
-    return select(*columns, age, _followed().label("followed"))
+    return select(*columns, age, _here().label("here"), _followed().label("followed"))
 
 
 def _record(row: Any) -> RunRecord:
@@ -109,6 +135,16 @@ async def get_run(connection: AsyncConnection, run_id: int, *, lock: bool = Fals
     if row is None:
         raise UnknownRun(f"There is no run {run_id} here.", run=run_id)
     return _record(row)
+
+
+def in_progress(connection: Connection, slug: str, folders: Set[str]) -> int | None:
+    """A run of ``slug``, or one that reads an SAE in ``folders``, that is under way or waits."""
+    query = select(t.run.c.id, t.run.c.slugs, t.run.c.command).where(t.run.c.state.in_(OPEN), _heard(t.run))
+    for run, slugs, command in connection.execute(query.order_by(t.run.c.id)):
+        read = command.get("sae", [])
+        if slug in slugs or not folders.isdisjoint(read if isinstance(read, list) else [read]):
+            return int(run)
+    return None
 
 
 async def add_run(connection: AsyncConnection, slugs: list[str], command: dict[str, Any]) -> int:

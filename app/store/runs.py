@@ -1,7 +1,8 @@
 """A harvest tells the database how it is doing: what the harvesting process calls.
 
 A run's ``facts`` are, as far as they are known: ``stage``, what is done besides reading; ``checkpoint``, its name, and
-``kept``, the tokens it holds; ``notes``, sentences for the page; ``skipped``, the documents left out.
+``kept``, the tokens it holds; ``notes``, sentences for the page; ``skipped``, the documents left out; ``already``, the
+revisions it found saved; and, written by whoever drops them, ``gone``: what became of its revisions.
 """
 
 import contextlib
@@ -101,6 +102,11 @@ class RunLog:
     def resumable(self) -> bool:
         """Whether there is a checkpoint to carry on from."""
         return bool(self._facts.get("kept"))
+
+    def already(self, addresses: Sequence[str]) -> None:
+        """The revisions, as ``slug@revision``, that were there before this run."""
+        if addresses:
+            self._facts["already"] = list(addresses)
 
     def skipped(self, count: int, named: Sequence[tuple[str, str]]) -> None:
         """Documents that were left out: how many, and the first with the reasons."""

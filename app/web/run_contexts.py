@@ -24,11 +24,14 @@ SAID = {
 
 
 class RunResult(BaseModel):
-    """One SAE of a run; ``revision``, ``url`` and the metrics are None until it is saved."""
+    """One SAE of a run; ``revision``, ``url`` and the metrics are None until it is saved. ``already`` is whether it was
+    there before this run. A revision that is here no more has no ``url``, and ``gone`` says what became of it."""
 
     sae: str
     revision: str | None
     url: str | None
+    gone: Literal["replaced", "removed"] | None
+    already: bool
     fvu: float | None
     l0: float | None
     metrics: dict[str, Any] | None
@@ -40,6 +43,8 @@ class RunView(BaseModel):
 
     id: int
     state: RunState
+    said: str  # the state in words
+    already: bool  # every SAE was there, just so, before
     saes: list[RunResult]
     tokens: int
     total: int | None
@@ -132,10 +137,14 @@ def view(run: RunRecord) -> RunView:
     moving = run.state == "running" and run.tokens < (run.total or 0) and run.tokens_per_second > 0
     end = run.finished or run.beat
     command = {name: run.command[name] for name in (*ORDER, *run.command) if name in run.command}
+    saes = [_result(run, number) for number in range(len(run.slugs))]
+    already = bool(saes) and all(one.already for one in saes)
     return RunView(
         id=run.id,
         state=run.state,
-        saes=[_result(run, number) for number in range(len(run.slugs))],
+        said="already harvested" if already else SAID[run.state],
+        already=already,
+        saes=saes,
         tokens=run.tokens,
         total=run.total,
         stage=run.facts.get("stage") if run.open else None,
@@ -163,10 +172,14 @@ def _result(run: RunRecord, number: int) -> RunResult:
     slug = run.slugs[number]
     revision = run.revisions[number] if number < len(run.revisions) else None
     metrics = (run.metrics or {}).get(slug) or {}
+    address = f"{slug}@{revision}"
+    here = address in run.here
     return RunResult(
         sae=slug,
         revision=revision,
-        url=urls.sae(f"{slug}@{revision}") if revision else None,
+        url=urls.sae(address) if here else None,
+        gone=run.facts.get("gone", {}).get(address, "removed") if revision and not here else None,
+        already=address in run.facts.get("already", []),
         fvu=metrics.get("fvu"),
         l0=metrics.get("l0"),
         metrics=metrics or None,

@@ -11,8 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.corpus.sources import PACKAGED, documents
 from app.errors import BadRequest, TextTooLong
-from app.harvest.job import check_slug
-from app.harvest.names import Known, Named, imported
+from app.harvest.names import Known, Named, check_slug, imported
 from app.web.run_contexts import Choice, StartForm
 
 LONGEST = 64 * 1024

@@ -11,7 +11,7 @@ from app.store import run_queries as q
 from app.web import run_form
 from app.web.rendering import render_block, render_page
 from app.web.routes import html, json_of, state_of
-from app.web.run_contexts import SAID, HarvestsPage, RunList, RunPage, RunView, StartBody, StartForm, view
+from app.web.run_contexts import HarvestsPage, RunList, RunPage, RunView, StartBody, StartForm, view
 
 router = APIRouter()
 PAGE = 30
@@ -80,9 +80,9 @@ async def harvests_json(request: Request, cursor: str | None = None) -> Response
 async def harvests(request: Request, cursor: str | None = None) -> Response:
     if fragment(request):
         runs = await load_runs(request, cursor)
-        return HTMLResponse(render_block("harvests.html", "runs", runs=runs, cursor=cursor, said=SAID))
+        return HTMLResponse(render_block("harvests.html", "runs", runs=runs, cursor=cursor))
     page = await load_page(request, cursor)
-    return html("harvests.html", request, page=page, runs=page.runs, cursor=cursor, said=SAID)
+    return html("harvests.html", request, page=page, runs=page.runs, cursor=cursor)
 
 
 @router.post("/harvests", response_class=HTMLResponse, include_in_schema=False)
@@ -94,7 +94,7 @@ async def start_harvest(request: Request) -> Response:
         if error.status >= 500:
             raise
         page = await load_page(request, None, form, error.message)
-        text = render_page("harvests.html", page=page, runs=page.runs, cursor=None, said=SAID)
+        text = render_page("harvests.html", page=page, runs=page.runs, cursor=None)
         return HTMLResponse(text, status_code=error.status)
     return RedirectResponse(urls.harvest_run(run), status_code=303)
 
@@ -109,8 +109,8 @@ async def run_json(request: Request, run: str) -> Response:
 async def run_page(request: Request, run: str) -> Response:
     page = RunPage(run=await load_run(request, number(run)))
     if fragment(request):
-        return HTMLResponse(render_block("harvest_run.html", "run", page=page, said=SAID))
-    return html("harvest_run.html", request, page=page, said=SAID)
+        return HTMLResponse(render_block("harvest_run.html", "run", page=page))
+    return html("harvest_run.html", request, page=page)
 
 
 @router.post("/harvests/{run}/stop", include_in_schema=False)
