@@ -37,6 +37,21 @@ class LatentOutOfRange(SaescopeError):
     status = 404
 
 
+class InvalidEdit(SaescopeError):
+    code = "edit_invalid"
+    status = 422
+
+
+class EditUnsupported(SaescopeError):
+    code = "edit_unsupported"
+    status = 501
+
+
+class AttributionUnsupported(SaescopeError):
+    code = "attribution_unsupported"
+    status = 501
+
+
 class PageNotFound(SaescopeError):
     code = "not_found"
     status = 404
@@ -127,6 +142,11 @@ class RunEnded(SaescopeError):
     status = 409
 
 
+class UnknownInspection(SaescopeError):
+    code = "inspection_unknown"
+    status = 404
+
+
 class DecoderUnavailable(SaescopeError):
     code = "decoder_unavailable"
     status = 422
@@ -139,6 +159,16 @@ class TooLarge(SaescopeError):
 
 class ServerBusy(SaescopeError):
     code = "busy"
+    status = 503
+
+
+class EngineBusy(SaescopeError):
+    code = "engine_busy"
+    status = 503
+
+
+class EngineStopped(SaescopeError):
+    code = "engine_stopped"
     status = 503
 
 

@@ -13,6 +13,7 @@ from fastapi.responses import HTMLResponse, JSONResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__, urls
@@ -20,10 +21,12 @@ from app.errors import BadRequest, SaescopeError
 from app.harvest.job import in_dtype, read_sae
 from app.jobs import Harvests
 from app.live.engine import Engine
+from app.live.residents import Residents
 from app.settings import Settings
 from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
+from app.web.attribution import router as attribution
 from app.web.browse import router as browse
 from app.web.compare import router as compare
 from app.web.contexts import ErrorPage
@@ -34,6 +37,7 @@ from app.web.freshness import NotModified, not_modified, site_version
 from app.web.guard import Guard
 from app.web.headers import Headers, secure
 from app.web.inspection import router as inspection
+from app.web.intervention import router as intervention
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
 from app.web.rendering import ROOT, render_page
@@ -55,13 +59,18 @@ def create_app(settings: Settings) -> FastAPI:
         sync = sync_engine(url)
         await asyncio.to_thread(migrate, sync)
         sync.dispose()
-        engine = Engine(
+        residents = Residents(
             lambda path: in_dtype(read_sae(path), settings.sae_dtype),
             dtype=settings.dtype,
             device=settings.device,
+            budget=None if settings.engine_gb is None else int(settings.engine_gb * 1e9),
+        )
+        engine = Engine(
+            residents,
             max_tokens=settings.max_prompt_tokens,
             max_chars=settings.max_prompt_chars,
             batch_tokens=settings.batch_tokens,
+            waiting=settings.engine_waiting,
         )
         engine.start()
         database = async_engine(url)
@@ -93,6 +102,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_exception_handler(RequestValidationError, _refuse)
     app.add_exception_handler(SQLAlchemyError, _refuse)
     app.add_exception_handler(HTTPException, _refuse)
+    app.add_exception_handler(ClientDisconnect, _gone)
     app.add_exception_handler(Exception, _unexpected)
     app.mount("/static", CompressedStaticFiles(directory=ROOT / "static"), name="static")
     for routes in (
@@ -104,6 +114,8 @@ def create_app(settings: Settings) -> FastAPI:
         example_page,
         previews,
         inspection,
+        intervention,
+        attribution,
         runs,
         patterns,
         fallback,
@@ -148,7 +160,11 @@ async def _refuse(request: Request, error: Exception) -> Response:
     elif isinstance(error, SaescopeError):
         shown = error
     elif isinstance(error, HTTPException):
-        known = {404: "There is nothing here.", 405: f"{request.method} is not answered here; see /api/docs."}
+        known = {
+            400: "The body is not JSON.",
+            404: "There is nothing here.",
+            405: f"{request.method} is not answered here; see /api/docs.",
+        }
         shown = SaescopeError(known.get(error.status_code, f"{error.detail}."))
         shown.status, shown.code = error.status_code, {404: "not_found", 405: "method"}.get(error.status_code, "error")
     else:
@@ -156,9 +172,12 @@ async def _refuse(request: Request, error: Exception) -> Response:
         if told is None:
             raise error
         shown = told
+    headers = dict((error.headers or {}) if isinstance(error, HTTPException) else {})  # Allow, of a wrong method
+    if "retry_after" in shown.detail:
+        headers["Retry-After"] = str(shown.detail["retry_after"])
     path = request.url.path
     if path.endswith(".json") or path.startswith("/api/"):
-        return JSONResponse(shown.as_json(), status_code=shown.status)
+        return JSONResponse(shown.as_json(), status_code=shown.status, headers=headers)
     titles = {404: "Not found", 413: "Too long", 503: "Not available"}
     found = re.match(r"/saes/([^/]+)/.", path)
     known_sae = found and shown.code not in ("sae_unknown", "database_unavailable")
@@ -170,11 +189,16 @@ async def _refuse(request: Request, error: Exception) -> Response:
         back=urls.sae(found[1]) if found and known_sae else None,
     )
     if not request.headers.get("hx-request"):
-        return HTMLResponse(render_page("error.html", page=page), status_code=shown.status)
+        return HTMLResponse(render_page("error.html", page=page), status_code=shown.status, headers=headers)
     # The fragment takes the place of what it was to be swapped for, so the next request finds its target again.
     _, _, place = request.headers.get("hx-target", "").partition("#")
     fragment = render_page("error_fragment.html", page=page, place=place if place.isidentifier() else "")
     return HTMLResponse(fragment, status_code=shown.status, headers={"hx-push-url": "false"})
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    """The client left before its body was whole: nobody reads this answer."""
+    return Response(status_code=400)
 
 
 async def _unexpected(request: Request, error: Exception) -> Response:

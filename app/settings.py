@@ -44,9 +44,17 @@ class Settings(BaseSettings):
         default="float32", description="The dtype of an SAE's matrices; bfloat16 rounds what fires at the edge"
     )
     device: Literal["auto", "cpu", "cuda"] = Field(default="auto", description="Where tensors live")
-    max_prompt_tokens: int = Field(default=1024, ge=2, description="Longest text /inspect takes, in tokens")
+    engine_gb: float | None = Field(
+        default=None, gt=0, description="Memory of the device that subjects and SAEs for prompts may take; unset is 60%"
+    )
+    engine_waiting: int = Field(
+        default=256, ge=1, description="Prompts that may wait for the model; more are refused with 503 at once"
+    )
+    max_prompt_tokens: int = Field(
+        default=4096, ge=2, description="Longest text /inspect takes, in tokens; the subject's own limit holds as well"
+    )
     max_prompt_chars: int = Field(
-        default=20_000,
+        default=40_000,
         ge=1,
         description="Longest text /inspect takes, in characters, checked before tokenising",
     )

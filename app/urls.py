@@ -4,8 +4,12 @@ from urllib.parse import quote, urlencode
 
 
 def _query(**parameters: object) -> str:
-    given = {name: value for name, value in parameters.items() if value not in (None, "")}
-    return f"?{urlencode(given)}" if given else ""
+    given = {name: value for name, value in parameters.items() if value not in (None, "", [], ())}
+    return f"?{urlencode(given, doseq=True)}" if given else ""
+
+
+def _path(page: str, name: str | None) -> str:
+    return page if name is None else f"{page}/{quote(name, safe='')}"
 
 
 def _slug(slug: str) -> str:
@@ -128,16 +132,41 @@ def compare_json(a: str | None = None, b: str | None = None) -> str:
     return "/compare.json" + _query(a=a, b=b)
 
 
-def inspect(
-    *, sae: str | None = None, text: str | None = None, token: int | None = None, sort: str | None = None
-) -> str:
-    return "/inspect" + _query(sae=sae, text=text, token=token, sort=sort)
+def inspect(kept: str | None = None, **state: object) -> str:
+    """The prompt inspector, or a run of it that was kept; ``state`` is sae (one or several), text, token, sort and
+    what else its page's URL says."""
+    return _path("/inspect", kept) + _query(**state)
 
 
-def inspect_json(
-    *, sae: str | None = None, text: str | None = None, token: int | None = None, sort: str | None = None
-) -> str:
-    return "/inspect.json" + _query(sae=sae, text=text, token=token, sort=sort)
+def inspect_json(kept: str | None = None, **state: object) -> str:
+    return _path("/inspect", kept) + ".json" + _query(**state)
+
+
+def keep_inspection() -> str:
+    """Keeps a run, by POST, and leads to it."""
+    return "/inspect/keep"
+
+
+def intervene(**state: object) -> str:
+    """A text without and with latents edited; ``feature``, ``kind`` and ``strength`` are lists of one length."""
+    return "/intervene" + _query(**state)
+
+
+def intervene_json(**state: object) -> str:
+    return "/intervene.json" + _query(**state)
+
+
+def attribute(**state: object) -> str:
+    """Which latents a prediction hangs on."""
+    return "/attribute" + _query(**state)
+
+
+def attribute_json(**state: object) -> str:
+    return "/attribute.json" + _query(**state)
+
+
+def api_generate() -> str:
+    return "/api/generate"
 
 
 def harvests(*, cursor: str | None = None) -> str:

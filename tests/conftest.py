@@ -74,6 +74,19 @@ def tiny(tiny_folder):
     return load_subject(tiny_folder, "tiny", dtype="float32", device="cpu")
 
 
+@pytest.fixture(scope="session")
+def gpt2():
+    """A 2-layer GPT-2 of random weights, as wide as the tiny Llama; 50 tokens, no tokenizer."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=50, n_positions=64, n_embd=32, n_layer=2, n_head=4, bos_token_id=0, eos_token_id=1,
+        initializer_range=0.2,
+    )  # fmt: skip
+    torch.manual_seed(1)
+    return GPT2LMHeadModel(config).eval().requires_grad_(False)
+
+
 def random_sae(d=32, latents=40, k=4, hook="model.layers.0:out", seed=0):
     g = torch.Generator().manual_seed(seed)
     W_dec = torch.nn.functional.normalize(torch.randn(latents, d, generator=g), dim=1)

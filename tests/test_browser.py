@@ -29,6 +29,7 @@ BROWSED = (
     f"/compare?a={SLUG}/3&b={SLUG}/4",
     f"/compare?a={SLUG}&b={SLUG}",
 )
+INTERVENED = f"/intervene?text=Paris+is&feature={SLUG}%2F3&kind=add&strength=2&max_new=3"
 CHROMIUM = os.environ.get("SAESCOPE_TEST_CHROMIUM", "/usr/bin/chromium")
 
 
@@ -137,6 +138,63 @@ def test_a_refused_prompt_leaves_the_form_and_the_next_one_works(browser, site):
     page.wait_for_selector(".tokens button[aria-current]")
     page.go_back()
     page.wait_for_selector(".tokens button")
+    context.close()
+
+
+def test_a_pinned_view_is_kept_and_opens_alike_elsewhere(browser, site):
+    context = browser.new_context(base_url=site)
+    page = context.new_page()
+    page.goto("/inspect")
+    page.fill("#text", "Paris is the capital of France")
+    page.keyboard.press("Control+Enter")
+    page.wait_for_selector(".tokens button")
+    page.locator(".tokens button").nth(2).click()
+    page.wait_for_selector(".tokens button[aria-current]")
+    page.get_by_role("button", name="Pin feature").first.click()
+    page.get_by_role("button", name="Unpin feature").wait_for()
+    assert page.locator(".tokens button[aria-current]").count() == 1
+    page.get_by_role("button", name="Keep and get a link").click()
+    page.wait_for_url("**/inspect/*")
+    shown = page.inner_text("#result")
+    other = browser.new_context(base_url=site).new_page()
+    other.goto(page.url)
+    assert other.inner_text("#result") == shown
+    assert other.get_by_role("button", name="Unpin feature").count() == 1
+    assert "Features at token 3" in shown
+    other.context.close()
+    context.close()
+
+
+def test_steering_streams_stops_and_says_what_is_wrong(browser, site):
+    context = browser.new_context(base_url=site)
+    page = context.new_page()
+    errors = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(f"/saes/{SLUG}/features/3")
+    page.get_by_role("link", name="Intervene on it").click()
+    assert page.locator("input[name=feature]").first.input_value() == f"{SLUG}/3"
+    page.fill("#text", "Paris is")
+    page.fill("input[name=max_new]", "30")
+    page.get_by_role("button", name="Go on").click()
+    page.locator("#result .heat").nth(1).wait_for()
+    page.locator("#stop[hidden]").wait_for(state="attached")
+    for shown in page.locator("#result .heat").all_inner_texts():
+        assert shown.startswith("Paris is")
+        assert len(shown) > len("Paris is") + 10
+    assert "text=Paris+is" in page.url
+    page.fill("input[name=max_new]", "512")
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_role("button", name="Stop").click()
+    page.locator("#stop[hidden]").wait_for(state="attached")
+    assert page.locator("[role=alert]").count() == 0
+    page.fill("input[name=max_new]", "600")
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_text("max_new does not fit").wait_for()
+    page.fill("input[name=max_new]", "8")
+    page.locator("input[name=feature]").first.fill(f"{SLUG}/4000")
+    page.get_by_role("button", name="Go on").click()
+    page.get_by_text("0 to 39").wait_for()
+    assert errors == []
     context.close()
 
 
@@ -250,7 +308,9 @@ def test_axe_finds_nothing_serious(browser, site, runs, scheme):
         f"/saes/{SLUG}",
         f"/saes/{SLUG}/features/3",
         f"/saes/{SLUG}/features/3/examples/top/0",
-        "/inspect?text=Paris+is+big",
+        "/inspect?text=Paris+is+big&predict=1&token=2",
+        INTERVENED,
+        "/attribute?text=Paris+is+big",
         "/nowhere",
         "/api/docs",
         "/harvests",
@@ -279,7 +339,9 @@ def test_pages_fit_a_phone_and_read_without_javascript(browser, site, runs):
         f"/saes/{SLUG}",
         f"/saes/{SLUG}/features/3",
         f"/saes/{SLUG}/features/3/examples/top/0",
-        "/inspect?text=Paris+is+big",
+        "/inspect?text=Paris+is+big&predict=1&token=2",
+        INTERVENED,
+        "/attribute?text=Paris+is+big",
         "/api/docs",
         "/nowhere",
         "/harvests",

@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from safetensors.torch import save_file
 from sqlalchemy import text
 
+from app.corpus.sequences import Held
 from app.errors import DecoderUnavailable, TooLarge
 from app.harvest.job import Job, run_job
 from app.main import create_app
@@ -19,6 +20,8 @@ from app.store.decoders import Decoder
 from app.store.engine import database_url, sync_engine
 from app.store.matching import Nearest, check, cosine, nearest
 from app.store.migrate import migrate
+from app.web.contexts import Example
+from app.web.examples import fold
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.counting import counted_queries
 
@@ -212,6 +215,66 @@ def test_two_decoders_by_hand():
     assert cosine(np.zeros(2, np.float32), np.ones(2, np.float32)) is None
     with pytest.raises(TooLarge, match="16,384 on a side; these SAEs have 16,385 and 2"):
         check(16_385, 2)
+
+
+def test_two_harvests_of_the_same_weights_are_compared_by_what_they_counted(client):
+    found = compared(client, A, f"{A}@{client.get(f'/saes/{A}.json').json()['revision']}")["saes"]
+    assert (found["matching"], found["changes"]) == (None, [])
+    assert compared(client, A, B)["saes"]["changes"] is None
+
+
+@pytest.fixture(scope="module")
+def again(own, client, harvested, tiny, sequences):
+    """The first SAE, harvested once more over half of the text."""
+    _, parameters, _ = harvested
+    engine = sync_engine(database_url(own))
+    folder = public_folder() / A
+    saelens.write(folder, random_sae(), matrices=torch.float32, metadata={})
+    run_job(
+        Job("again-40", folder, "less text", 64, parameters),
+        tiny,
+        Held(sequences[: len(sequences) // 2]),
+        engine,
+        own.home,
+    )
+    engine.dispose()
+
+
+def test_what_changed_most_comes_first(client, again):
+    changes = compared(client, A, "again-40", top=40)["saes"]["changes"]
+    assert sorted(c["a"]["index"] for c in changes) == list(range(40))
+    assert all(c["a"]["index"] == c["b"]["index"] for c in changes)
+    tokens = [client.get(f"/saes/{slug}.json").json()["harvest"]["tokens"] for slug in (A, "again-40")]
+    ratios = [
+        abs(np.log(max(c["a"]["density"], 0.5 / tokens[0]) / max(c["b"]["density"], 0.5 / tokens[1]))) for c in changes
+    ]
+    assert np.diff(ratios).max() < 1e-6
+    assert ratios[0] > ratios[-1]
+    html = client.get("/compare", params={"a": A, "b": "again-40"}).text
+    assert "Same weights, two harvests" in html
+    assert "Mutual nearest" not in html
+
+
+def test_two_selected_rows_are_compared_and_other_numbers_are_refused(client):
+    chosen = client.get("/compare", params={"sae": A, "index": ["3", "4"]}, follow_redirects=False)
+    assert (chosen.status_code, chosen.headers["location"]) == (303, f"/compare?a={A}%2F3&b={A}%2F4")
+    for index in ([], ["3"], ["1", "2", "3"]):
+        refused = client.get("/compare", params={"sae": A, "index": index})
+        assert refused.status_code == 422
+        assert f"Select two features to compare; {len(index)} are selected." in refused.text
+
+
+def test_alike_examples_of_a_compared_feature_are_folded(client):
+    for index in range(40):
+        found = compared(client, f"{A}/{index}", f"{B}/0")["features"]["a"]
+        kept = fold([Example(**e) for e in found["examples"]])
+        html = client.get("/compare", params={"a": f"{A}/{index}", "b": f"{B}/0"}).text
+        shown = html.count(f'aria-label="{A} {index}, example ')
+        assert shown == len(kept)
+        if len(kept) < len(found["examples"]):
+            assert "left out" in html
+            return
+    raise AssertionError("no feature had alike examples")
 
 
 def test_blocks_change_nothing(monkeypatch):

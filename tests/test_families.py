@@ -99,7 +99,9 @@ def test_a_family_is_the_same_on_every_page(site, tiny, sequences, name):
 @pytest.mark.parametrize("name", FAMILIES)
 def test_a_prompt_is_read_as_encoding_it_by_hand(site, tiny, name):
     text, sae = "Paris is a warm cat in France", make(name)
-    result = site.post("/api/inspect", json={"text": text, "sae": f"family-{name}", "top": 200, "token": 4}).json()
+    result = site.post("/api/inspect", json={"text": text, "sae": f"family-{name}", "top": 200, "token": 4}).json()[
+        "saes"
+    ][0]
     points = [hook_point(n, tiny.model) for n in sae.config.reads]
     found = read_activations(tiny.model, torch.tensor([[tiny.bos_id, *tiny.encode(text)]]), list(dict.fromkeys(points)))
     x = torch.cat([found[p][0, 1:] for p in points], dim=1)

@@ -9,6 +9,7 @@ from app.harvest.batches import counted, pad
 from app.harvest.recovery import recovered
 from app.sae.relu import ReLU
 from app.subject.edits import logits_with
+from app.subject.hook_names import hook_point
 from app.subject.hooks import HookPoint
 from tests.families import config, make
 
@@ -66,3 +67,19 @@ def test_what_cannot_be_replaced_has_no_loss_recovered(tiny, sequences):
     sae = identity()
     norm = "model.layers.1.post_attention_layernorm:unit"
     assert recovered(tiny, replace(sae, config=replace(sae.config, writes=(norm,))), sequences, 4) == {}
+
+
+@pytest.mark.parametrize("zero", [False, True])
+def test_the_stream_between_attention_and_mlp_is_replaced_as_a_whole(tiny, sequences, zero):
+    """In the MLP's input and in what the block passes on: by hand from the block's parts."""
+    ids = torch.from_numpy(sequences[0].token_ids).long()[None]
+    block, kept = tiny.model.model.layers[1], {}
+    handle = block.post_attention_layernorm.register_forward_pre_hook(lambda _m, args: kept.update(x=args[0]))
+    tiny.model(input_ids=ids)
+    handle.remove()
+    value = torch.zeros_like(kept["x"]) if zero else 3 * kept["x"]
+    out = value + block.mlp(block.post_attention_layernorm(value))
+    wanted = tiny.model.lm_head(tiny.model.model.norm(out))
+    point = hook_point("blocks.1.hook_resid_mid", tiny.model)
+    got = logits_with(tiny.model, ids, None, {point: value}, torch.ones_like(ids, dtype=torch.bool))
+    assert torch.allclose(got, wanted, atol=1e-4)

@@ -166,7 +166,7 @@ def test_runs_from_before_their_facts_were_kept_can_be_carried_on(own):
     config.set_main_option("script_location", str(ROOT / "migrations"))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
-        command.upgrade(config, "0006")
+        command.upgrade(config, "0007")
         row = "INSERT INTO run (kind, slugs, command, state, tokens) VALUES ('harvest', '{{a}}', '{{}}', '{}', {})"
         for state, tokens in (("stopped", 50), ("failed", 0), ("done", 100)):
             connection.exec_driver_sql(row.format(state, tokens))

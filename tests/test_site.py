@@ -117,12 +117,13 @@ def test_inspect_agrees_with_encoding_the_prompt(client, tiny):
     acts = read_activations(tiny.model, torch.tensor([ids]), [hook])[hook][0, 1:]
     dense = random_sae().encode(acts).dense(40)
     assert "".join(result["tokens"][1:]) == text
-    assert {latent["index"] for latent in result["latents"]} == set(dense.nonzero()[:, 1].tolist())
-    for latent in result["latents"]:
+    shown = result["saes"][0]["latents"]
+    assert {latent["index"] for latent in shown} == set(dense.nonzero()[:, 1].tolist())
+    for latent in shown:
         for place, value in latent["activations"]:
             assert value == pytest.approx(float(dense[place - 1, latent["index"]]), rel=1e-4)
         assert latent["activation"] == max(value for _, value in latent["activations"])
-    strengths = [latent["strength"] for latent in result["latents"]]
+    strengths = [latent["strength"] for latent in shown]
     assert strengths == sorted(strengths, reverse=True)
 
 
@@ -182,14 +183,14 @@ def test_odd_texts_are_read_whole(client, text):
 def test_a_feature_is_tried_on_a_text_of_ones_own(client):
     text = "Paris is a warm cat"
     everything = client.post("/api/inspect", json={"text": text, "sae": SLUG, "top": 500}).json()
-    for latent in everything["latents"][:3]:
+    for latent in everything["saes"][0]["latents"][:3]:
         page = client.get(f"{BASE}/features/{latent['index']}.json", params={"text": text}).json()["test"]
         assert [[i, a] for i, a in enumerate(page["activations"]) if a] == latent["activations"]
         assert page["position"] == latent["position"]
         assert page["share"] == pytest.approx(latent["share"], rel=1e-5)
         html = client.get(f"{BASE}/features/{latent['index']}", params={"text": text}).text
         assert "Strongest" in html
-    silent = next(i for i in range(40) if i not in {one["index"] for one in everything["latents"]})
+    silent = next(i for i in range(40) if i not in {one["index"] for one in everything["saes"][0]["latents"]})
     assert "It does not fire on this text" in client.get(f"{BASE}/features/{silent}", params={"text": text}).text
     assert client.get(f"{BASE}/features/3", params={"text": " "}).status_code == 422
     assert client.get(f"{BASE}/features/3.json").json()["test"] is None
@@ -213,11 +214,40 @@ def test_bodies_and_methods_that_do_not_fit_are_one_sentence(client):
         422, "The body is not JSON.",
     )  # fmt: skip
     assert "Content-Type: application/json" in told(client.post("/api/inspect", content=b"{}"))[1]
-    assert told(client.get("/api/inspect"))[0] in (404, 405)
+    assert told(client.post("/api/inspect", content=b'{"text": "\xff"}', headers=JSON)) == (
+        400,
+        "The body is not JSON.",
+    )
+    assert client.get("/api/inspect").status_code == 404
+    wrong = client.post("/saes.json")
+    assert (told(wrong)[0], wrong.headers["allow"]) == (405, "GET")
     missing = client.get("/static/missing.js?v=1")
     assert missing.status_code == 404
     assert "immutable" not in missing.headers.get("cache-control", "")
     assert client.head(BASE).status_code == 200
+
+
+def test_a_client_that_leaves_before_its_body_is_whole_is_no_error(harvested, settings, caplog):
+    import asyncio
+
+    sent = []
+    parts = iter([{"type": "http.request", "body": b'{"te', "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive():
+        return next(parts)
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "http",
+        "path": "/api/inspect", "raw_path": b"/api/inspect", "query_string": b"", "root_path": "",
+        "headers": [(b"host", b"127.0.0.1"), (b"content-type", b"application/json")],
+        "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+    }  # fmt: skip
+    asyncio.run(create_app(settings)(scope, receive, send))
+    assert sent[0]["status"] == 400
+    assert not caplog.records
 
 
 def test_many_prompts_at_once_are_all_answered_and_keep_no_page_waiting(client):
@@ -254,7 +284,9 @@ def test_a_pinned_address_shows_its_revision_and_links_within_it(client, harvest
     text = client.get(f"{pinned}/features/3").text
     assert f'href="{pinned}/features/4"' in text
     assert "Pinned to revision" in text
-    assert client.get("/inspect.json", params={"sae": pinned[6:], "text": "Paris"}).json()["result"]["latents"]
+    assert client.get("/inspect.json", params={"sae": pinned[6:], "text": "Paris"}).json()["result"]["saes"][0][
+        "latents"
+    ]
 
 
 def test_the_api_page_names_every_json_route(client):

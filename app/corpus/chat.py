@@ -13,8 +13,9 @@ def as_chat(document: Document) -> Document:
     return Document(document.name, "", ({"role": "user", "content": document.text},))
 
 
-def rendered(document: Document, tokenizer: Any) -> str:
-    """The document's text; of a chat, what the tokenizer's template makes of it, its special tokens written out.
+def rendered(document: Document, tokenizer: Any, *, reply: bool = False) -> str:
+    """The document's text; of a chat, what the tokenizer's template makes of it, its special tokens written out;
+    ``reply`` adds how an answer begins.
 
     Raises:
         BadRequest: the tokenizer has no chat template.
@@ -27,7 +28,7 @@ def rendered(document: Document, tokenizer: Any) -> str:
             "The subject's tokenizer has no chat template; give plain text, or a subject that was trained on chats."
         )
     try:
-        return str(tokenizer.apply_chat_template([*document.messages], tokenize=False))
+        return str(tokenizer.apply_chat_template([*document.messages], tokenize=False, add_generation_prompt=reply))
     except Exception as error:  # a template is a program of its own and raises what it likes
         reason = str(error).partition("\n")[0].rstrip(".") or type(error).__name__
         raise CorpusUnavailable(

@@ -1,116 +1,123 @@
-"""Prompts read by a subject and SAEs: one thread owns the device and batches what has arrived."""
+"""Prompts read by subjects and SAEs: one thread owns the device and batches what has arrived.
+
+What takes many steps (a long prompt, a generation, an attribution) runs as an iterator, a step at a time between two
+batches, so that it keeps nobody waiting.
+"""
 
 import asyncio
+import math
 import queue
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-import torch
+from app.corpus.chat import as_chat, rendered
+from app.corpus.document import Document
+from app.errors import EmptyText, EngineBusy, EngineStopped, OutOfMemory, TextTooLong, TooLarge
+from app.live.cache import Cache
+from app.live.forward import CHUNK, Chunk, Probe, joined, read_batch, read_long
+from app.live.prompt import PromptRun, Target
+from app.live.residents import Loaded, NoRoom, Residents
+from app.subject.load import Subject
 
-from app.errors import EmptyText, TextTooLong
-from app.sae.base import SAE, Pursuing, Steps
-from app.subject.hook_names import hook_point
-from app.subject.hooks import read_activations
-from app.subject.load import Subject, load_subject
-
-
-@dataclass(frozen=True)
-class Target:
-    """The SAE revision a prompt is read with, and where its parts lie on disk."""
-
-    revision: str
-    subject: str
-    subject_path: Path
-    sae_path: Path
-
-
-@dataclass(frozen=True)
-class PromptRun:
-    """A prompt's sparse activations, sorted by position, then latent.
-
-    token_ids and pieces have one entry a position, BOS included; counted is False at special tokens, where
-    nothing is encoded. steps, of pursuits: at each position (latent, residual norm after it) in order of selection.
-    position, latent: [nnz] int64; value: [nnz] fp32. seconds is the time on the device,
-    batch how many prompts shared it.
-    """
-
-    token_ids: list[int]
-    pieces: list[str]
-    counted: list[bool]
-    position: npt.NDArray[np.int64]
-    latent: npt.NDArray[np.int64]
-    value: npt.NDArray[np.float32]
-    seconds: float
-    batch: int
-    steps: dict[int, list[tuple[int, float]]] | None = None
+Steps = Callable[[Subject, list[Probe]], Iterator[Any]]
+_END = object()
 
 
 @dataclass
 class _Request:
-    target: Target
-    text: str
-    future: "Future[PromptRun]"
-    ids: list[int]
+    """``steps`` is None for a prompt; then ``ids`` are its tokens once it is prepared."""
+
+    targets: Sequence[Target]
+    text: str = ""
+    chat: bool = False
+    predict: bool = False
+    steps: Steps | None = None
+    future: "Future[Any]" = field(default_factory=Future)
+    tell: Callable[[Any], None] | None = None
+    gone: threading.Event = field(default_factory=threading.Event)
+    ids: list[int] = field(default_factory=list)
+    loaded: Loaded | None = None
+
+
+@dataclass
+class _Job:
+    """A request on its way, its next step, and what it has cost."""
+
+    request: _Request
+    steps: Iterator[Any]
+    chunks: list[Chunk] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 class Engine:
-    """``inspect`` from any event loop; torch runs only in the engine's own thread.
+    """``read`` and ``stream`` from any event loop; torch runs only in the engine's own thread.
 
-    Requests that arrive while the device is busy, or less than ``gap_s`` after one another, share one forward
-    pass, up to ``batch_tokens`` padded tokens and ``wait_s`` after the first. Results are cached by
-    (subject, revision, text).
+    Prompts that arrive while the device is busy, or less than ``gap_s`` after one another, share one forward pass, up
+    to ``batch_tokens`` padded tokens and ``wait_s`` after the first. Results are cached by (subject, text) and SAE
+    revision, in ``cache_bytes``. More than ``waiting`` requests are refused at once.
     """
 
     def __init__(
         self,
-        read_sae: Callable[[Path], SAE],
+        residents: Residents,
         *,
-        dtype: str = "auto",
-        device: str = "auto",
-        max_tokens: int = 1024,
-        max_chars: int = 20_000,
+        max_tokens: int = 4096,
+        max_chars: int = 40_000,
         batch_tokens: int = 8192,
         wait_s: float = 0.005,
         gap_s: float = 0.001,
-        cache: int = 256,
+        cache_bytes: int = 1 << 28,
+        waiting: int = 256,
     ) -> None:
-        self._read_sae = read_sae
-        self._dtype, self._device = dtype, device
+        self.residents = residents
         self.max_tokens, self.max_chars = max_tokens, max_chars
-        self._batch_tokens, self._wait_s, self._gap_s, self._cache_size = batch_tokens, wait_s, gap_s, cache
+        self._batch_tokens, self._wait_s, self._gap_s, self._limit = batch_tokens, wait_s, gap_s, waiting
         self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._held: _Request | None = None
-        self._cache: OrderedDict[tuple[str, str, str], PromptRun] = OrderedDict()
-        self._cache_lock = threading.Lock()
-        self._subjects: dict[Path, Subject] = {}
-        self._saes: dict[str, SAE] = {}
+        self._held: deque[_Request] = deque()
+        self._jobs: deque[_Job] = deque()
+        self._cache = Cache(cache_bytes)
+        self._count = threading.Lock()
+        self._pending = 0
+        self._pace = 0.1  # seconds a request has taken lately
         self._thread: threading.Thread | None = None
+        self._stopping = False
         self.forwards = 0
+
+    @property
+    def pending(self) -> int:
+        """Requests that are waiting or on their way."""
+        return self._pending
 
     def start(self) -> None:
         if self._thread is None:
+            self._stopping = False
             self._thread = threading.Thread(target=self._serve, name="saescope-engine", daemon=True)
             self._thread.start()
 
     def stop(self) -> None:
+        """End the thread; whoever waits is told so."""
         if self._thread is not None:
+            self._stopping = True
             self._queue.put(None)
             self._thread.join()
             self._thread = None
 
-    async def inspect(self, target: Target, text: str) -> PromptRun:
-        """Read ``text``.
+    async def read(
+        self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
+    ) -> PromptRun:
+        """``text`` as the subject of ``targets`` and their SAEs read it; ``chat`` puts it into the subject's chat
+        template as a user's message, ``predict`` adds what the subject expects.
 
         Raises:
             EmptyText, TextTooLong: with the limit and what was given.
-            SubjectUnavailable, InvalidSAE: the files are gone or broken.
+            BadRequest: there is no chat template.
+            SubjectUnavailable, InvalidSAE, TooLarge: the files are gone or broken, or larger than the memory allowed.
+            EngineBusy: too many are waiting. EngineStopped: the server is being stopped.
         """
         if not text.strip():
             raise EmptyText("There is no text to inspect; paste at least one word.")
@@ -120,143 +127,276 @@ class Engine:
                 characters=len(text),
                 limit=self.max_chars,
             )
-        key = (target.subject, target.revision, text)
-        with self._cache_lock:
-            if (known := self._cache.get(key)) is not None:
-                self._cache.move_to_end(key)
-                return known
-        request = _Request(target, text, Future(), [])
-        self._queue.put(request)
-        run = await asyncio.wrap_future(request.future)
-        with self._cache_lock:
-            self._cache[key] = run
-            while len(self._cache) > self._cache_size:
-                self._cache.popitem(last=False)
-        return run
+        key = (targets[0].subject_path, text, chat)
+        known = self._cache.get(key)
+        missing = [t for t in targets if known is None or t.revision not in known.readings]
+        if known is not None and not missing and (known.predictions is not None or not predict):
+            return known
+        ask = predict and (known is None or known.predictions is None)
+        request = _Request(missing or targets[:1], text, chat, ask)
+        run: PromptRun = await self._answer(request)
+        return self._cache.add(key, run)
+
+    async def stream(self, targets: Sequence[Target], steps: Steps) -> AsyncGenerator[Any, None]:
+        """What ``steps`` yields of the subject and the SAEs of ``targets``, run a step at a time in the engine's
+        thread; leaving the loop ends it.
+
+        Raises:
+            as ``read``, and whatever ``steps`` raises.
+        """
+        loop = asyncio.get_running_loop()
+        told: asyncio.Queue[Any] = asyncio.Queue()
+
+        def tell(item: Any) -> None:
+            loop.call_soon_threadsafe(told.put_nowait, item)
+
+        request = _Request(targets, steps=steps, tell=tell)
+        self._submit(request)
+        request.future.add_done_callback(lambda _: tell(_END))
+        try:
+            while (item := await told.get()) is not _END:
+                yield item
+            request.future.result()
+        finally:
+            request.gone.set()
 
     async def warm(self, target: Target) -> None:
         """Load what ``target`` needs, so that the first prompt does not wait for it."""
-        await self.inspect(target, "warm")
+        await self.read([target], "warm")
+
+    async def _answer(self, request: _Request) -> Any:
+        self._submit(request)
+        try:
+            return await asyncio.wrap_future(request.future)
+        finally:
+            request.gone.set()
+
+    def _submit(self, request: _Request) -> None:
+        with self._count:
+            if self._thread is None or self._stopping:
+                raise EngineStopped("The server is being stopped; try again in a moment.")
+            if self._pending >= self._limit:
+                seconds = max(1, math.ceil(self._pending * self._pace))
+                raise EngineBusy(
+                    f"{self._pending} requests are waiting for the model already; try again in {seconds} s.",
+                    retry_after=seconds,
+                )
+            self._pending += 1
+        request.future.add_done_callback(self._done)
+        self._queue.put(request)
+
+    def _done(self, _: "Future[Any]") -> None:
+        with self._count:
+            self._pending -= 1
+
+    # From here on everything runs in the engine's own thread.
 
     def _serve(self) -> None:
-        while (first := self._next(None)) is not None:
-            batch = self._gather(first)
-            if not batch:
+        while not self._stopping:
+            first = self._next(0.0 if self._jobs else None)
+            if first is not None and first.steps is None and len(first.ids) <= CHUNK:
+                self._run(self._gather(first))
+            elif first is not None:
+                self._jobs.append(self._begin(first))
+            if self._jobs:
+                self._step(self._jobs.popleft())
+        self._refuse_all()
+
+    def _refuse_all(self) -> None:
+        left = [*self._held, *(job.request for job in self._jobs)]
+        while not self._queue.empty():
+            if (request := self._queue.get()) is not None:
+                left.append(request)
+        self._held.clear()
+        self._jobs.clear()
+        for request in left:
+            self._finish(request, error=EngineStopped("The server is being stopped; try again in a moment."))
+
+    def _next(self, timeout: float | None, *, forming: bool = False) -> _Request | None:
+        """The next request that is ready to run; what cannot be is answered here. None: nothing in time, or the end,
+        or no room for it beside what runs or, ``forming``, beside the batch that is being put together."""
+        while not self._stopping:
+            request = self._held.popleft() if self._held else self._wait(timeout)
+            if request is None:
+                return None
+            if request.gone.is_set():
+                self._finish(request, error=EngineStopped("Nobody waits for this any more."))
                 continue
             try:
-                self._run(batch)
-            except Exception as error:  # every waiting caller must hear of it, whatever it is
-                for request in batch:
-                    if not request.future.done():
-                        request.future.set_exception(error)
-
-    def _next(self, timeout: float | None) -> _Request | None:
-        """The next request that reads well; the others are answered here. None: stop, or nothing in time."""
-        while True:
-            if self._held is not None:
-                held, self._held = self._held, None
-                return held
-            try:
-                request = self._queue.get(timeout=timeout)
-            except queue.Empty:
-                return None
-            if request is None:
-                if timeout is not None:
-                    self._queue.put(None)  # the outer loop must see it too
-                return None
-            if request.future.set_running_or_notify_cancel() and self._prepare(request):
+                self._prepare(request)
                 return request
+            except NoRoom as none:
+                if self._jobs or forming:  # they end one day
+                    self._held.appendleft(request)
+                    return None
+                self._finish(request, error=TooLarge(str(none)))
+            except Exception as error:  # whoever waits must hear of it, whatever it is
+                self._finish(request, error=error)
+        return None
 
-    def _prepare(self, request: _Request) -> bool:
-        """Tokenise; a refusal or a broken file answers this request alone."""
+    def _wait(self, timeout: float | None) -> _Request | None:
         try:
-            subject = self._subject(request.target)
-            self._sae(request.target, subject)
-            ids = subject.encode(request.text)
-            bos = [subject.bos_id] if subject.bos_id is not None else []
-            if len(ids) + len(bos) > self.max_tokens:
-                raise TextTooLong(
-                    f"The text has {len(ids):,} tokens; the limit is {self.max_tokens - len(bos):,}.",
-                    tokens=len(ids),
-                    limit=self.max_tokens - len(bos),
-                )
-            request.ids = bos + ids
-        except Exception as error:
-            request.future.set_exception(error)
-            return False
-        return True
+            return self._queue.get(timeout=timeout) if timeout != 0.0 else self._queue.get_nowait()
+        except queue.Empty:
+            return None
+
+    def _prepare(self, request: _Request) -> None:
+        """Load what it needs, and tokenise."""
+        loaded = self.residents.lease(request.targets)
+        try:
+            if request.steps is None:
+                request.ids = self.tokens(loaded.subject, request.text, chat=request.chat)
+        except BaseException:
+            self.residents.release(loaded)
+            raise
+        request.loaded = loaded
+
+    def tokens(self, subject: Subject, text: str, *, chat: bool, reply: bool = False) -> list[int]:
+        """The ids of ``text``, BOS included; for the engine's own thread. ``reply``: a chat's answer is to follow.
+
+        Raises:
+            EmptyText, TextTooLong, BadRequest: as ``read``.
+        """
+        if not text.strip():
+            raise EmptyText("There is no text; give at least one word.")
+        document = Document("the text", text)
+        if chat:
+            text = rendered(as_chat(document), subject.tokenizer, reply=reply)
+        ids = subject.encode(text)
+        if chat and ids[:1] == [subject.bos_id]:  # some templates write it themselves
+            del ids[0]
+        bos = [subject.bos_id] if subject.bos_id is not None else []
+        limit = min(self.max_tokens, subject.max_context)
+        if len(ids) + len(bos) > limit:
+            raise TextTooLong(
+                f"The text has {len(ids):,} tokens; the limit is {limit - len(bos):,}.",
+                tokens=len(ids),
+                limit=limit - len(bos),
+            )
+        return bos + ids
 
     def _gather(self, first: _Request) -> list[_Request]:
         batch, longest = [first], len(first.ids)
         deadline = time.perf_counter() + self._wait_s
-        while (left := deadline - time.perf_counter()) > 0:
-            request = self._next(min(left, self._gap_s))
+        while True:
+            left = deadline - time.perf_counter()
+            # Others are on their way: only what has arrived already comes along.
+            request = self._next(0.0 if self._jobs else min(left, self._gap_s), forming=True) if left > 0 else None
             if request is None:
                 break
+            alike = request.steps is None and request.predict == first.predict and len(request.ids) <= CHUNK
+            alike = alike and request.targets[0].subject_path == first.targets[0].subject_path
             longest = max(longest, len(request.ids))
-            same = request.target.subject_path == first.target.subject_path
-            if not same or longest * (len(batch) + 1) > self._batch_tokens:
-                self._held = request
+            # Logits take far more than what the SAEs read.
+            most = self._batch_tokens // 4 if first.predict else self._batch_tokens
+            if not alike or longest * (len(batch) + 1) > most:
+                self._put_back(request)
                 break
             batch.append(request)
         return batch
 
+    def _put_back(self, request: _Request) -> None:
+        assert request.loaded is not None
+        self.residents.release(request.loaded)
+        request.loaded = None
+        self._held.append(request)
+
     def _run(self, batch: list[_Request]) -> None:
         started = time.perf_counter()
-        subject = self._subject(batch[0].target)
-        saes = [self._sae(request.target, subject) for request in batch]
-        lengths = [len(request.ids) for request in batch]
-        rows = np.zeros((len(batch), max(lengths)), dtype=np.int64)
-        for row, request in zip(rows, batch, strict=True):
-            row[: len(request.ids)] = request.ids
-        token_ids = torch.from_numpy(rows).to(subject.device)
-        attention = None
-        if len(batch) > 1:
-            attention = (torch.arange(rows.shape[1]) < torch.tensor(lengths)[:, None]).long().to(subject.device)
-        hooks = [[hook_point(name, subject.model) for name in sae.config.reads] for sae in saes]
-        found = read_activations(subject.model, token_ids, sorted({h for some in hooks for h in some}), attention)
+        try:
+            chunks = read_batch(
+                _of(batch[0]).subject, [r.ids for r in batch], [_of(r).probes for r in batch], batch[0].predict
+            )
+        except Exception as error:
+            self._alone(batch, error)
+            return
         self.forwards += 1
-        special = np.array(subject.special_ids)
-        results = []
-        for number, (request, sae, reads) in enumerate(zip(batch, saes, hooks, strict=True)):
-            counted = ~np.isin(rows[number, : lengths[number]], special)
-            places = np.flatnonzero(counted)
-            kept = torch.from_numpy(places).to(subject.device)
-            x = torch.cat([found[hook][number, kept] for hook in reads], dim=1)
-            steps = sae.pursue(x) if isinstance(sae, Pursuing) else None
-            results.append((request, counted, places, sae.encode(x), steps))
         seconds = time.perf_counter() - started
-        for request, counted, places, acts, steps in results:
-            request.future.set_result(
-                PromptRun(
-                    token_ids=request.ids,
-                    pieces=subject.vocabulary.pieces(request.ids),
-                    counted=counted.tolist(),
-                    position=places[acts.position.cpu().numpy()],
-                    latent=acts.latent.cpu().numpy(),
-                    value=acts.value.cpu().numpy(),
-                    seconds=seconds,
-                    batch=len(batch),
-                    steps=None if steps is None else _steps(places, steps),
-                )
-            )
+        self._pace += 0.2 * (seconds / len(batch) - self._pace)
+        for request, chunk in zip(batch, chunks, strict=True):
+            self._finish(request, self._made(request, [chunk], seconds, len(batch)))
 
-    def _subject(self, target: Target) -> Subject:
-        if target.subject_path not in self._subjects:
-            self._subjects[target.subject_path] = load_subject(
-                target.subject_path, target.subject, self._dtype, self._device
-            )
-        return self._subjects[target.subject_path]
+    def _alone(self, batch: list[_Request], error: Exception) -> None:
+        """After a batch failed: each by itself, since one may have spoilt it for all; the last one hears why."""
+        if out_of_memory(error):
+            self.residents.forget()
+        if len(batch) == 1:
+            self._finish(batch[0], error=_told(error))
+            return
+        for request in batch:
+            self._run([request])
 
-    def _sae(self, target: Target, subject: Subject) -> SAE:
-        if target.revision not in self._saes:
-            self._saes[target.revision] = self._read_sae(target.sae_path).to(subject.device)
-        return self._saes[target.revision]
+    def _begin(self, request: _Request) -> _Job:
+        loaded = _of(request)
+        if request.steps is not None:
+            return _Job(request, request.steps(loaded.subject, loaded.probes))
+        return _Job(request, read_long(loaded.subject, request.ids, loaded.probes, request.predict))
+
+    def _step(self, job: _Job) -> None:
+        """One step of a job; it goes to the end of the line, unless it is done or nobody waits for it."""
+        request, started = job.request, time.perf_counter()
+        if request.gone.is_set():
+            job.steps.close()  # type: ignore[attr-defined]
+            self._finish(request, error=EngineStopped("Nobody waits for this any more."))
+            return
+        try:
+            item: Any = next(job.steps, _END)
+        except Exception as error:
+            if out_of_memory(error):
+                self.residents.forget()
+            self._finish(request, error=_told(error))
+            return
+        job.seconds += time.perf_counter() - started
+        self.forwards += item is not _END
+        if item is _END:
+            made = None if request.steps is not None else self._made(request, job.chunks, job.seconds, 1)
+            self._finish(request, made)
+            return
+        if request.tell is not None:
+            request.tell(item)
+        else:
+            job.chunks.append(item)
+        self._jobs.append(job)
+
+    def _made(self, request: _Request, chunks: list[Chunk], seconds: float, batch: int) -> PromptRun:
+        subject = _of(request).subject
+        readings, predictions = joined(chunks, request.ids)
+        special = set(subject.special_ids)
+        return PromptRun(
+            request.ids,
+            subject.vocabulary.pieces(request.ids),
+            [i not in special for i in request.ids],
+            {target.revision: reading for target, reading in zip(request.targets, readings, strict=True)},
+            predictions,
+            seconds,
+            batch,
+        )
+
+    def _finish(self, request: _Request, result: Any = None, *, error: Exception | None = None) -> None:
+        if request.loaded is not None:
+            self.residents.release(request.loaded)
+            request.loaded = None
+        if request.future.cancelled() or not request.future.set_running_or_notify_cancel():
+            return
+        if error is not None:
+            request.future.set_exception(error)
+        else:
+            request.future.set_result(result)
 
 
-def _steps(places: npt.NDArray[np.int64], steps: Steps) -> dict[int, list[tuple[int, float]]]:
-    rows = zip(places.tolist(), steps.latent.tolist(), steps.residual.tolist(), strict=True)
-    return {
-        place: [(latent, norm) for latent, norm in zip(latents, norms, strict=True) if latent >= 0]
-        for place, latents, norms in rows
-    }
+def _of(request: _Request) -> Loaded:
+    assert request.loaded is not None
+    return request.loaded
+
+
+def _told(error: Exception) -> Exception:
+    if out_of_memory(error):
+        return OutOfMemory("Memory ran out on this text; try a shorter one, or fewer SAEs at once.")
+    return error
+
+
+def out_of_memory(error: BaseException) -> bool:
+    import torch
+
+    signs = ("can't allocate memory", "not enough memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error).lower() for s in signs)

@@ -1,12 +1,15 @@
 """Which latents matter on a prompt: share, strength, and the strongest over the prompt or at one token."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from app.live.engine import PromptRun
+from app.live.prompt import Reading
+
+By = Literal["strength", "activation", "count", "first"]
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,16 @@ class Scale:
 
 @dataclass(frozen=True)
 class Ranked:
-    """A latent on a prompt: its strongest activation in scope, at ``position``, and its whole row."""
+    """A latent on a prompt: its strongest activation in scope, at ``position``; at how many positions of the whole
+    prompt it is active, the first of them, and its whole row."""
 
     index: int
     activation: float
     share: float
     strength: float
     position: int
+    count: int
+    first: int
     activations: list[tuple[int, float]]
 
 
@@ -36,40 +42,66 @@ def strength_of(share: npt.NDArray[np.float64], density: npt.NDArray[np.float32]
     return weighted
 
 
+def active(reading: Reading, token: int | None = None) -> npt.NDArray[np.int32]:
+    """The latents that are active on the whole prompt, or at position ``token``, in order."""
+    scope = slice(None) if token is None else reading.position == token
+    found: npt.NDArray[np.int32] = np.unique(reading.latent[scope])
+    return found
+
+
 def rank(
-    run: PromptRun, scale: Scale, *, token: int | None, by: Literal["strength", "activation"], top: int
-) -> tuple[list[Ranked], int]:
-    """The ``top`` latents over the whole prompt, or at position ``token``; and how many are active there.
+    reading: Reading,
+    scale: Scale,
+    *,
+    token: int | None,
+    by: By,
+    top: int,
+    densest: float | None = None,
+    among: Collection[int] | None = None,
+) -> list[Ranked]:
+    """The ``top`` latents over the whole prompt, or at position ``token``, none of a density above ``densest`` and,
+    unless it is None, only those ``among``. By count, the most positions first; by first, the earliest.
 
     A latent that never fired in the harvest has no scale, so its share is 1.
     """
-    scope = np.arange(len(run.position)) if token is None else np.flatnonzero(run.position == token)
+    inside = np.ones(len(reading.position), dtype=bool) if token is None else reading.position == token
+    if densest is not None:
+        inside &= scale.density[reading.latent] <= densest
+    if among is not None:
+        inside &= np.isin(reading.latent, np.fromiter(among, np.int64, len(among)))
+    scope = np.flatnonzero(inside)
     if not len(scope):
-        return [], 0
-    latent, value = run.latent[scope], run.value[scope]
+        return []
+    latent, value = reading.latent[scope], reading.value[scope]
     # Per latent the strongest entry, of equal ones the earliest: sort by latent, then |a| falling.
-    order = np.lexsort((run.position[scope], -np.abs(value), latent))
+    order = np.lexsort((reading.position[scope], -np.abs(value), latent))
     first = np.ones(len(order), dtype=bool)
     first[1:] = latent[order][1:] != latent[order][:-1]
     best = scope[order[first]]
-    index, activation = run.latent[best], run.value[best]
+    index, activation = reading.latent[best], reading.value[best]
     peak = scale.peak[index].astype(np.float64)
     share = np.where(peak > 0, np.abs(activation) / np.where(peak > 0, peak, 1), 1.0)
     strength = strength_of(share, scale.density[index])
-    chosen = np.lexsort((index, -(strength if by == "strength" else np.abs(activation))))[:top]
-    rows = _rows(run, index[chosen])
-    ranked = [
-        Ranked(int(index[i]), float(activation[i]), float(share[i]), float(strength[i]), int(run.position[best[i]]),
-               rows[int(index[i])])
+    counts = np.bincount(reading.latent, minlength=int(index.max()) + 1)[index]
+    earliest = np.full(int(reading.latent.max()) + 1, np.iinfo(np.int64).max)
+    np.minimum.at(earliest, reading.latent, reading.position)
+    keys = {
+        "strength": -strength, "activation": -np.abs(activation).astype(np.float64), "count": -counts,
+        "first": earliest[index],
+    }  # fmt: skip
+    chosen = np.lexsort((index, -strength, keys[by]))[:top]
+    rows = _rows(reading, index[chosen])
+    return [
+        Ranked(int(index[i]), float(activation[i]), float(share[i]), float(strength[i]), int(reading.position[best[i]]),
+               int(counts[i]), int(earliest[index[i]]), rows[int(index[i])])
         for i in chosen
     ]  # fmt: skip
-    return ranked, len(index)
 
 
-def _rows(run: PromptRun, wanted: npt.NDArray[np.int64]) -> dict[int, list[tuple[int, float]]]:
+def _rows(reading: Reading, wanted: npt.NDArray[np.int32]) -> dict[int, list[tuple[int, float]]]:
     """Each wanted latent's activations over the whole prompt, as (position, value)."""
-    mine = np.flatnonzero(np.isin(run.latent, wanted))
+    mine = np.flatnonzero(np.isin(reading.latent, wanted))
     rows: dict[int, list[tuple[int, float]]] = {int(index): [] for index in wanted}
     for entry in mine:
-        rows[int(run.latent[entry])].append((int(run.position[entry]), float(run.value[entry])))
+        rows[int(reading.latent[entry])].append((int(reading.position[entry]), float(reading.value[entry])))
     return rows

@@ -27,11 +27,36 @@ class Acts(NamedTuple):
         """The entries where ``mask`` [nnz] bool is true; positions keep their numbers."""
         return Acts(self.position[mask], self.latent[mask], self.value[mask], self.n_positions)
 
+    def column(self, latent: int) -> Tensor:
+        """One latent's values: [n_positions] fp32, 0 where it is not active."""
+        mine = self.latent == latent
+        values = torch.zeros(self.n_positions, device=self.value.device)
+        values[self.position[mine]] = self.value[mine]
+        return values
+
+    def with_column(self, latent: int, values: Tensor) -> "Acts":
+        """The same with ``values`` [n_positions] fp32 as one latent's; where they are 0 it is not active."""
+        others = self.keep(self.latent != latent)
+        active = values.nonzero()[:, 0]
+        position = torch.cat([others.position, active])
+        latents = torch.cat([others.latent, torch.full_like(active, latent)])
+        value = torch.cat([others.value, values[active]])
+        # Entries stand by latent within a position: sort by latent first, then keep that order within positions.
+        order = latents.argsort(stable=True)
+        order = order[position[order].argsort(stable=True)]
+        return Acts(position[order], latents[order], value[order], self.n_positions)
+
     def dense(self, n_latents: int) -> Tensor:
         """[n_positions, n_latents] fp32; for tests and small prompts."""
         out = torch.zeros(self.n_positions, n_latents, device=self.value.device)
         out[self.position, self.latent] = self.value
         return out
+
+
+def no_acts(n_positions: int, device: torch.device) -> Acts:
+    """Nothing active at any of ``n_positions``."""
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    return Acts(none, none, torch.zeros(0, device=device), n_positions)
 
 
 def joined(parts: Sequence[Acts]) -> Acts:

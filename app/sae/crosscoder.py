@@ -4,6 +4,7 @@ With the layers side by side, x [positions, L d], a crosscoder without gating is
 and TopK serve. OpenMOSS's gates each layer by its own decoder norm, so a latent may write some layers only.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -42,21 +43,23 @@ class Crosscoder(Linear):
 
     @torch.inference_mode()
     def decode(self, acts: Acts, x: Tensor) -> Tensor:
-        n, out = self.W_enc.shape[1], []
-        for first in range(0, acts.n_positions, CHUNK):
-            inside = (acts.position >= first) & (acts.position < first + CHUNK)
-            length = min(CHUNK, acts.n_positions - first)
-            part = acts.keep(inside)._replace(n_positions=length)
-            part = part._replace(position=part.position - first)
-            on = self._on(part.dense(n))
-            layers = self.W_dec.tensor_split(self.layers, dim=1)
-            out.append(
-                torch.cat(
-                    [weighted_rows(part.keep(on[i, part.position, part.latent]), W) for i, W in enumerate(layers)], 1
-                )
-            )
+        layers = self.W_dec.tensor_split(self.layers, dim=1)
+        out = [
+            torch.cat([weighted_rows(part.keep(on), W) for on, W in zip(self._open(part), layers, strict=True)], 1)
+            for part in _chunks(acts)
+        ]
         summed = torch.cat(out) if out else x.new_zeros(0, self.W_dec.shape[1])
         return self.normalise.back(summed + self.b_dec, x.float())
+
+    @torch.inference_mode()
+    def gates(self, acts: Acts) -> Tensor:
+        """Which layers each entry writes: [L, nnz] bool."""
+        none = torch.zeros(self.layers, 0, dtype=torch.bool, device=acts.value.device)
+        return torch.cat([none, *(self._open(part) for part in _chunks(acts))], dim=1)
+
+    def _open(self, acts: Acts) -> Tensor:
+        """``gates`` of a few positions: it holds all latents of each."""
+        return self._on(acts.dense(self.W_enc.shape[1]))[:, acts.position, acts.latent]
 
     def _on(self, hidden: Tensor) -> Tensor:
         """hidden: [positions, n] -> [L, positions, n] bool: where each layer's gate is open."""
@@ -77,3 +80,10 @@ class Crosscoder(Linear):
     def layer_norms(self) -> list[Tensor]:
         """The norm of each latent's decoder row, layer by layer: L times [n]."""
         return [W.float().norm(dim=1) for W in self.W_dec.tensor_split(self.layers, dim=1)]
+
+
+def _chunks(acts: Acts) -> Iterator[Acts]:
+    """``acts`` in runs of CHUNK positions."""
+    for first in range(0, acts.n_positions, CHUNK):
+        part = acts.keep((acts.position >= first) & (acts.position < first + CHUNK))
+        yield part._replace(position=part.position - first, n_positions=min(CHUNK, acts.n_positions - first))

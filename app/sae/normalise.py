@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 Kind = Literal["none", "scale", "unit_norm", "layer_norm"]
@@ -53,6 +54,35 @@ class Normalisation:
                 return x_hat * _std(x - mean) + mean
             case _:
                 return x_hat
+
+    def onto(self, w: Tensor, x: Tensor) -> Tensor:
+        """What a direction on the normalised scale is on the scale of x: into(x) . w = x . onto(w, x), position by
+        position. w: [d] fp32; x: [positions, d] -> [positions, d] fp32."""
+        x = x.float()
+        match self.kind:
+            case "scale":
+                return (w * self.scale_in).expand(x.shape)
+            case "unit_norm":
+                return w * _unit_factor(x)
+            case "layer_norm":
+                return (w - w.mean()) / (_std(x - x.mean(-1, keepdim=True)) + EPSILON)
+            case _:
+                return w.expand(x.shape)
+
+    def slope(self, x: Tensor) -> Tensor:
+        """How much ``back`` stretches, d back / d x_hat: [positions, 1] fp32."""
+        ones = torch.ones(len(x), 1, device=x.device)
+        if not self.undo:
+            return ones
+        match self.kind:
+            case "scale":
+                return ones / self.scale_out
+            case "unit_norm":
+                return ones / _unit_factor(x.float())
+            case "layer_norm":
+                return _std(x.float() - x.float().mean(-1, keepdim=True))
+            case _:
+                return ones
 
 
 def _std(centred: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Row, Select, and_, bindparam, func, select
+from sqlalchemy import ColumnElement, Integer, Row, Select, and_, bindparam, func, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -57,6 +57,16 @@ class SAERecord:
     def address(self) -> str:
         """What stands for it in URLs: its slug, or ``slug@revision`` where it was asked for by revision."""
         return f"{self.slug}@{self.revision}" if self.pinned else self.slug
+
+
+@dataclass(frozen=True)
+class RevisionRecord:
+    """One harvest of an SAE."""
+
+    revision: str
+    corpus: str
+    tokens: int
+    finished: datetime
 
 
 @dataclass(frozen=True)
@@ -165,6 +175,28 @@ _NAMED = _saes().where(t.sae.c.slug == bindparam("slug")).order_by(t.sae.c.id.de
 _PINNED = _NAMED.where(t.sae.c.revision == bindparam("revision"))
 
 
+_ASKED = (
+    func.unnest(bindparam("saes", type_=ARRAY(Integer)), bindparam("indices", type_=ARRAY(Integer)))
+    .table_valued("sae_id", "index")
+    .render_derived(name="asked")
+)
+_SUMMARIES_OF = select(t.latent.c.sae_id, *[t.latent.c[field.name] for field in fields(LatentSummary)]).join(
+    _ASKED, and_(t.latent.c.sae_id == _ASKED.c.sae_id, t.latent.c.index == _ASKED.c.index)
+)
+_LABELLED = (
+    select(t.latent.c.sae_id, t.latent.c.index)
+    .join(_ASKED, and_(t.latent.c.sae_id == _ASKED.c.sae_id, t.latent.c.index == _ASKED.c.index))
+    .where(t.latent.c.label.icontains(bindparam("text"), autoescape=False))
+)
+_REVISIONS = (
+    select(t.sae.c.revision, t.corpus.c.name, t.harvest.c.tokens, t.harvest.c.finished)
+    .join(t.harvest, t.harvest.c.sae_id == t.sae.c.id)
+    .join(t.corpus, t.harvest.c.corpus_id == t.corpus.c.id)
+    .where(t.sae.c.slug == bindparam("slug"))
+    .order_by(t.sae.c.id.desc())
+)
+
+
 def _sae(row: Any, *, pinned: bool = False) -> SAERecord:
     values = dict(row._mapping)
     return SAERecord(**{**values, "signed": bool(values["signed"])}, pinned=pinned)
@@ -201,6 +233,11 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
     raise UnknownSAE(f"There is no SAE {slug!r} here; there are: {', '.join(slugs) or 'none yet'}.", sae=slug)
 
 
+async def list_revisions(connection: AsyncConnection, slug: str) -> list[RevisionRecord]:
+    """Every revision of an SAE, the newest first."""
+    return [RevisionRecord(*row) for row in await connection.execute(_REVISIONS, {"slug": slug})]
+
+
 async def get_latent(connection: AsyncConnection, sae_id: int, index: int) -> LatentRecord | None:
     row = (await connection.execute(_LATENT, {"sae": sae_id, "index": index})).first()
     return None if row is None else LatentRecord(*row)
@@ -213,6 +250,39 @@ async def get_summaries(connection: AsyncConnection, sae_id: int, indices: list[
     rows = await connection.execute(_SUMMARIES, {"sae": sae_id, "indices": indices})
     found = [LatentSummary(*row) for row in rows]
     return {latent.index: latent for latent in found}
+
+
+async def get_summaries_of(
+    connection: AsyncConnection, latents: list[tuple[int, int]]
+) -> dict[tuple[int, int], LatentSummary]:
+    """Latents of several SAEs, named by (SAE's id, index), in one query."""
+    if not latents:
+        return {}
+    rows = await connection.execute(_SUMMARIES_OF, _pairs(latents))
+    return {(row[0], row[1]): LatentSummary(*row[1:]) for row in rows}
+
+
+async def labelled(connection: AsyncConnection, latents: list[tuple[int, int]], text: str) -> list[tuple[int, int]]:
+    """Those of ``latents`` whose label holds ``text``, whatever its case."""
+    if not latents:
+        return []
+    rows = await connection.execute(_LABELLED, {**_pairs(latents), "text": text})
+    return [(row[0], row[1]) for row in rows]
+
+
+def _pairs(latents: list[tuple[int, int]]) -> dict[str, list[int]]:
+    return {"saes": [sae for sae, _ in latents], "indices": [index for _, index in latents]}
+
+
+async def find_revisions(
+    connection: AsyncConnection, revisions: list[tuple[str, str]]
+) -> dict[tuple[str, str], SAERecord]:
+    """Those (slug, revision) that are here."""
+    if not revisions:
+        return {}
+    named = tuple_(t.sae.c.slug, t.sae.c.revision).in_(revisions)
+    found = [_sae(row, pinned=True) for row in await connection.execute(_saes().where(named))]
+    return {(sae.slug, sae.revision): sae for sae in found}
 
 
 async def get_documents(connection: AsyncConnection, corpus_id: int, numbers: list[int]) -> dict[int, str]:

@@ -6,6 +6,7 @@
 from sqlalchemy import (
     REAL,
     BigInteger,
+    Boolean,
     Column,
     DateTime,
     Double,
@@ -194,4 +195,17 @@ run = Table(
     Column("finished", DateTime(timezone=True)),
     Column("facts", JSONB, nullable=False, server_default=text("'{}'")),  # app.store.runs tells which
     Index("run_open", "id", postgresql_where=text("state IN ('queued', 'running', 'stopping')")),
+)
+
+inspection = Table(
+    "inspection",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("subject", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("chat", Boolean, nullable=False),
+    Column("slugs", ARRAY(Text), nullable=False),
+    Column("revisions", ARRAY(Text), nullable=False),
+    Column("data", LargeBinary, nullable=False),
 )

@@ -1,10 +1,12 @@
 """Hook points, and a forward pass that stops once the last wanted one has been read."""
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from app.errors import SubjectUnavailable
 
@@ -70,41 +72,58 @@ def _children(model: nn.Module, path: str) -> list[tuple[str, nn.Module]]:
         return []
 
 
+def tap(
+    model: nn.Module, point: HookPoint, see: Callable[[Tensor], Tensor | None], *, first: bool = False
+) -> RemovableHandle:
+    """Show ``see`` the activation [sequences, length, d] at ``point`` in every forward; what it returns, unless None,
+    takes its place. ``first``: before the hooks that are there already.
+
+    At side ``unit`` there is nothing to replace: ``see`` must return None.
+    """
+    module = resolve(model, point)
+    if point.side == "out":
+
+        def after(_module: nn.Module, _args: Any, out: Any) -> Any:
+            changed = see(out[0] if isinstance(out, tuple) else out)
+            return (changed, *out[1:]) if isinstance(out, tuple) and changed is not None else changed
+
+        return module.register_forward_hook(after, prepend=first)
+
+    def before(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        name = None if args else next(iter(kwargs))
+        value = args[0] if name is None else kwargs[name]
+        changed = see(unit(value, module) if point.side == "unit" else value)
+        if changed is None:
+            return None
+        return ((changed, *args[1:]), kwargs) if name is None else (args, {**kwargs, name: changed})
+
+    return module.register_forward_pre_hook(before, with_kwargs=True, prepend=first)
+
+
 @torch.inference_mode()
 def read_activations(
     model: nn.Module,
     input_ids: Tensor,
     hook_points: Sequence[HookPoint],
     attention_mask: Tensor | None = None,
+    **cached: Any,
 ) -> dict[HookPoint, Tensor]:
     """Activations at ``hook_points`` for one batch; nothing after the last of them runs.
 
     input_ids: [sequences, length] int64 -> {hook point: [sequences, length, d]} in the subject's dtype.
+    cached: what the model takes beside, to read on from a cache (past_key_values, position_ids).
     """
     found: dict[HookPoint, Tensor] = {}
     wanted = set(hook_points)
 
-    def keep(point: HookPoint, value: object) -> None:
-        tensor = value[0] if isinstance(value, tuple) else value
-        assert isinstance(tensor, Tensor)
-        found[point] = unit(tensor, resolve(model, point)) if point.side == "unit" else tensor
+    def keep(point: HookPoint, value: Tensor) -> None:
+        found[point] = value
         if len(found) == len(wanted):
             raise _Reached
 
-    handles = []
-    for point in wanted:
-        module = resolve(model, point)
-        if point.side == "out":
-            handles.append(module.register_forward_hook(lambda _m, _a, out, point=point: keep(point, out)))
-        else:
-            handles.append(
-                module.register_forward_pre_hook(
-                    lambda _m, args, kwargs, point=point: keep(point, args[0] if args else next(iter(kwargs.values()))),
-                    with_kwargs=True,
-                )
-            )
+    handles = [tap(model, point, partial(keep, point)) for point in wanted]
     try:
-        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        model(input_ids=input_ids, attention_mask=attention_mask, use_cache=bool(cached), **cached)
     except _Reached:
         pass
     finally:

@@ -88,19 +88,23 @@ class Subject:
         """
         model: Any = self.model
         W_U: Tensor = model.get_output_embeddings().weight.detach().float().T
-        norm = _final_norm(model)
+        norm = final_norm(model)
         if norm is None:
             return W_U
-        gain = norm.weight.detach().float()
-        if type(norm).__name__.startswith("Gemma"):
-            gain = gain + 1  # Gemma's RMSNorm multiplies by (1 + weight)
-        folded: Tensor = gain[:, None] * W_U
+        folded: Tensor = gain_of(norm)[:, None] * W_U
         if isinstance(norm, nn.LayerNorm):
             folded = folded - folded.mean(0, keepdim=True)
         return folded
 
 
-def _final_norm(model: Any) -> Any | None:
+def gain_of(norm: Any) -> Tensor:
+    """What a norm multiplies by: [d] fp32."""
+    gain: Tensor = norm.weight.detach().float()
+    return gain + 1 if type(norm).__name__.startswith("Gemma") else gain  # Gemma's RMSNorm multiplies by (1 + weight)
+
+
+def final_norm(model: Any) -> Any | None:
+    """The norm between the residual stream and the unembedding."""
     base = getattr(model, model.base_model_prefix, model)
     for name in ("norm", "ln_f", "final_layer_norm", "final_layernorm"):
         if (norm := getattr(base, name, None)) is not None and getattr(norm, "weight", None) is not None:

@@ -32,7 +32,7 @@ from app.web.sharing import sae_preview
 
 router = APIRouter()
 PAGE = 50
-COUNTED = 1000
+COUNTED = 10_000
 Place = Literal["sae", "features"]
 Asked = Annotated[BrowseQuery, Query()]
 
@@ -202,8 +202,9 @@ async def sae_json(request: Request, slug: str) -> Response:
     """An SAE with its metrics and where they come from."""
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
-    unless_known(request, sae)
-    return json_of(build.sae_page(sae))
+        unless_known(request, sae)
+        revisions = await q.list_revisions(db, sae.slug)
+    return json_of(build.sae_page(sae, revisions))
 
 
 @router.get("/saes/{slug}", response_class=HTMLResponse, include_in_schema=False)
@@ -213,8 +214,9 @@ async def sae_page(request: Request, slug: str, query: Asked) -> Response:
         if elsewhere := tidy(request, urls.sae(sae.address, **query.ordered(), cursor=query.cursor) + "#features"):
             return elsewhere
         unless_known(request, sae)
+        revisions = await q.list_revisions(db, sae.slug)
         table = await load_table(request, db, sae, query, "sae")
-    page = BrowsePage(sae=build.sae_page(sae), table=table)
+    page = BrowsePage(sae=build.sae_page(sae, revisions), table=table)
     answer = html("sae.html", request, preview=sae_preview(request, page.sae), page=page.sae, table=page.table)
     answer.status_code = table.status
     return answer

@@ -76,7 +76,7 @@ class TableToken(BaseModel):
 
 class LatentPage(BaseModel):
     """A page of the feature table; ``next`` is the cursor of the following one. ``found`` counts what the filters keep,
-    up to a thousand unless ``found_exact``; ``tokens`` are those that ``token`` was taken to mean."""
+    up to ten thousand unless ``found_exact``; ``tokens`` are those that ``token`` was taken to mean."""
 
     items: list[BrowseRow]
     next: str | None

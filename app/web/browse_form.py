@@ -72,7 +72,7 @@ def _range(query: BrowseQuery, name: str) -> Range:
 
 
 def _number(query: BrowseQuery, name: str) -> float | None:
-    text = getattr(query, name).strip()
+    given = text = getattr(query, name).strip()
     if not text:
         return None
     scale = 1.0
@@ -83,7 +83,7 @@ def _number(query: BrowseQuery, name: str) -> float | None:
     except ValueError:
         value = math.nan
     if not math.isfinite(value):
-        raise BadRequest(f"{name} is {text[:40]!r}, which is no number.", field=name)
+        raise BadRequest(f"{name} is {given[:40]!r}, which is no number.", field=name)
     return value
 
 

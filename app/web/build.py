@@ -10,7 +10,7 @@ from app import urls
 from app.errors import LatentOutOfRange
 from app.store.browse import BrowseRecord
 from app.store.glimpses import Companion
-from app.store.queries import ExampleRecord, LatentRecord, LatentSummary, SAERecord
+from app.store.queries import ExampleRecord, LatentRecord, LatentSummary, RevisionRecord, SAERecord
 from app.store.tables import NEAR, RANDOM, TOP
 from app.subject.tokens import Vocabulary
 from app.web import contexts as c
@@ -55,6 +55,8 @@ def card(sae: SAERecord) -> c.SAECard:
         n_latents=sae.n_latents,
         dead=sae.dead,
         metrics=metrics(sae),
+        corpus=sae.corpus,
+        tokens=sae.tokens,
         url=urls.sae(sae.slug),
     )
 
@@ -65,7 +67,7 @@ def layer_of(hook: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def sae_page(sae: SAERecord) -> c.SAEPage:
+def sae_page(sae: SAERecord, revisions: list[RevisionRecord]) -> c.SAEPage:
     return c.SAEPage(
         sae=sae.slug,
         revision=sae.revision,
@@ -83,6 +85,16 @@ def sae_page(sae: SAERecord) -> c.SAEPage:
         metrics=metrics(sae),
         harvest=harvest(sae),
         density_histogram=c.Histogram(edges=sae.density_edges, counts=sae.density_counts),
+        revisions=[
+            c.Revision(
+                revision=r.revision,
+                corpus=r.corpus,
+                tokens=r.tokens,
+                finished=r.finished.isoformat(timespec="seconds"),
+                url=urls.sae(f"{sae.slug}@{r.revision}"),
+            )
+            for r in revisions
+        ],
     )
 
 

@@ -5,8 +5,9 @@ from typing import Annotated, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
+from app import urls
 from app.errors import BadRequest, LatentOutOfRange, SaescopeError
 from app.store import queries as q
 from app.web import build
@@ -95,8 +96,15 @@ async def compare_json(request: Request, a: Asked = "", b: Asked = "", top: Show
 
 
 @router.get("/compare", response_class=HTMLResponse, include_in_schema=False)
-async def compare(request: Request, a: Asked = "", b: Asked = "", top: Shown = 25) -> Response:
+async def compare(
+    request: Request, a: Asked = "", b: Asked = "", top: Shown = 25, sae: Asked = "",
+    index: Annotated[list[str] | None, Query(description="Features of ``sae``, two of them.")] = None,
+) -> Response:  # fmt: skip
+    if sae and index and len(index) == 2:
+        return RedirectResponse(urls.compare(f"{sae}/{index[0]}", f"{sae}/{index[1]}"), status_code=303)
     try:
+        if sae:
+            raise BadRequest(f"Select two features to compare; {len(index or [])} are selected.")
         page = await load_compare(request, a, b, top)
     except SaescopeError as error:
         if error.status >= 500:

@@ -191,8 +191,11 @@ def _told(value: Any) -> str:
 
 
 async def compare_saes(state: State, a: q.SAERecord, b: q.SAERecord, top: int) -> k.SAEComparison:
-    matching, note = None, ""
-    if a.subject != b.subject:
+    matching, note, changes = None, "", None
+    if a.sha256 == b.sha256 and a.n_latents == b.n_latents:
+        note = "They have the same weights, so every feature is its own match."
+        changes = await _changes(state, a, b, top) if a.id != b.id else []
+    elif a.subject != b.subject:
         note = f"They read different subjects, {a.subject} and {b.subject}, so no cosine between them is defined."
     else:
         try:
@@ -209,7 +212,20 @@ async def compare_saes(state: State, a: q.SAERecord, b: q.SAERecord, top: int) -
         facts=fact_pairs(a, b),
         matching=matching,
         matching_note=note,
+        changes=changes,
     )
+
+
+async def _changes(state: State, a: q.SAERecord, b: q.SAERecord, top: int) -> list[k.Change]:
+    """Latents by the ratio of their densities, the most unequal first. Where one is 0, it counts as half a token."""
+    async with state.database.connect() as db:
+        densities = [
+            np.log(np.maximum((await state.scale(db, sae)).density.astype(np.float64), 0.5 / max(1, sae.tokens)))
+            for sae in (a, b)
+        ]
+        order: list[int] = np.argsort(-np.abs(densities[0] - densities[1]), kind="stable")[:top].tolist()
+        left, right = [await q.get_summaries(db, sae.id, order) for sae in (a, b)]
+    return [k.Change(a=build.row(a, left[i]), b=build.row(b, right[i])) for i in order]
 
 
 def _side(sae: q.SAERecord) -> k.SAESide:

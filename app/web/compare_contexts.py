@@ -107,8 +107,16 @@ class Matching(BaseModel):
     unmatched_b_count: int
 
 
+class Change(BaseModel):
+    """A latent in two harvests of the same weights."""
+
+    a: LatentRow
+    b: LatentRow
+
+
 class SAEComparison(BaseModel):
-    """Two SAEs. ``matching`` is None where ``matching_note`` says why."""
+    """Two SAEs. ``matching`` is None where ``matching_note`` says why. ``changes``, where both have the same weights,
+    are the latents whose density differs most."""
 
     a: SAESide
     b: SAESide
@@ -116,6 +124,7 @@ class SAEComparison(BaseModel):
     facts: list[FactPair]
     matching: Matching | None
     matching_note: str
+    changes: list[Change] | None
 
 
 class ComparePage(BaseModel):

@@ -5,7 +5,6 @@ from typing import Literal
 from pydantic import BaseModel
 
 Order = Literal["asc", "desc"]
-Ranking = Literal["strength", "activation"]
 
 
 class Histogram(BaseModel):
@@ -181,6 +180,8 @@ class SAECard(BaseModel):
     n_latents: int
     dead: int
     metrics: Metrics
+    corpus: str
+    tokens: int
     url: str
 
 
@@ -203,6 +204,16 @@ class LatentRow(BaseModel):
     url: str
 
 
+class Revision(BaseModel):
+    """A harvest of an SAE that is kept."""
+
+    revision: str
+    corpus: str
+    tokens: int
+    finished: str
+    url: str
+
+
 class SAEPage(BaseModel):
     """/saes/{sae} and its twin."""
 
@@ -222,6 +233,7 @@ class SAEPage(BaseModel):
     metrics: Metrics
     harvest: Harvest
     density_histogram: Histogram  # edges in log10(density), latents that never fire left out
+    revisions: list[Revision]  # every one that is kept, the newest first
 
 
 class FeatureTest(BaseModel):
@@ -275,68 +287,6 @@ class HomePage(BaseModel):
     featured: LatentRow | None
     featured_example: Example | None
     hardware: str
-
-
-class PromptToken(BaseModel):
-    """A token of a prompt. ``counted`` is false for BOS and other special tokens, where no latent is read."""
-
-    text: str
-    token_id: int
-    counted: bool
-
-
-class PromptLatent(BaseModel):
-    """A latent that fires on a prompt. ``activation`` is its strongest, at ``position``."""
-
-    index: int
-    label: str
-    activation: float
-    share: float
-    strength: float
-    position: int
-    density: float
-    promoted: list[str]
-    activations: list[tuple[int, float]]
-    url: str
-
-
-class PursuitStep(BaseModel):
-    """One step of a matching pursuit at a token: the latent it chose, and the norm of what was left after it."""
-
-    index: int
-    label: str
-    residual: float
-    url: str
-
-
-class InspectResult(BaseModel):
-    """A prompt read by the subject and one SAE. ``latents`` are the strongest over ``scope``."""
-
-    sae: str
-    revision: str
-    address: str  # slug, or slug@revision on a pinned page: what stands for the SAE in URLs
-    text: str
-    tokens: list[str]
-    prompt: list[PromptToken]
-    token: int | None
-    sort: Ranking
-    active: int
-    latents: list[PromptLatent]
-    steps: list[PursuitStep] | None  # of pursuits, at the token asked for, in order of selection
-    milliseconds: float
-
-
-class InspectPage(BaseModel):
-    """/inspect and its twin; ``result`` is None until there is text."""
-
-    saes: list[SAECard]
-    sae: str | None
-    text: str
-    sort: Ranking
-    top: int
-    limit_tokens: int  # of the text itself, BOS not counted
-    limit_characters: int
-    result: InspectResult | None
 
 
 class ErrorPage(BaseModel):

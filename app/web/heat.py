@@ -95,6 +95,18 @@ def heat(tokens: Sequence[str], activations: Sequence[float], maximum: float, pe
     return Markup("".join(parts))
 
 
+def heat_row(length: int, activations: Sequence[tuple[int, float]]) -> list[float]:
+    """Sparse activations as one value a token."""
+    row = [0.0] * length
+    for place, value in activations:
+        row[place] = value
+    return row
+
+
+def floats(values: Sequence[float | None]) -> list[float]:
+    return [value or 0.0 for value in values]
+
+
 def _escaped(text: str) -> str:
     return html.escape(visible(text))
 

@@ -1,22 +1,34 @@
-"""The prompt inspector: its page, the page's twin, and POST /api/inspect."""
+"""The prompt inspector: its page, runs that were kept, their twins, and POST /api/inspect."""
 
-from typing import Annotated
+import asyncio
+from dataclasses import replace
+from typing import Annotated, Any
+from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel, Field
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
-from app.errors import BadRequest
-from app.live.ranking import rank
+from app.errors import BadRequest, SaescopeError, TextTooLong
+from app.live.packed import pack, unpack
+from app.live.prompt import PromptRun
+from app.store import inspections
 from app.store import queries as q
 from app.web import build
-from app.web import contexts as c
+from app.web import contexts as page_contexts
+from app.web import inspect_contexts as c
+from app.web.gone import while_there
+from app.web.inspect_build import Read, result
 from app.web.rendering import render_block
 from app.web.routes import html, json_of, state_of
 from app.web.state import target
 
 router = APIRouter()
+Asked = Annotated[c.InspectQuery, Query()]
+Shown = Annotated[c.InspectState, Query()]
+LONGEST_URL = 4000  # beyond, a prompt is kept and its address names it
+LONGEST_FORM = 1 << 20
 
 
 def check_unicode(text: str) -> None:
@@ -25,87 +37,47 @@ def check_unicode(text: str) -> None:
         raise BadRequest("The text is not valid Unicode: it holds half of a surrogate pair.")
 
 
-class InspectBody(BaseModel):
-    """POST /api/inspect. ``token`` limits the ranking to one position; ``sae`` may be left out if there is one."""
+async def chosen(db: AsyncConnection, asked: list[str], known: list[q.SAERecord]) -> list[q.SAERecord]:
+    """The SAEs asked for, or the first there is.
 
-    text: str
-    sae: str | None = None
-    top: int = Field(default=20, ge=1, le=500)
-    token: int | None = Field(default=None, ge=0)
-    sort: c.Ranking = "strength"
+    Raises:
+        UnknownSAE: one is not here.
+        BadRequest: they read different subjects.
+    """
+    newest = {sae.slug: sae for sae in known}
+    names = list(dict.fromkeys(name for name in asked if name))
+    if not names:
+        return known[:1]
+    pinned = [(slug, revision) for slug, at, revision in (name.partition("@") for name in names) if at]
+    there = {f"{slug}@{r}": sae for (slug, r), sae in (await q.find_revisions(db, pinned)).items()} if pinned else {}
+    found = [there.get(name) or newest.get(name) or await q.get_sae(db, name) for name in names]
+    if len({sae.subject_path for sae in found}) > 1:
+        told = ", ".join(f"{sae.slug} reads {sae.subject}" for sae in found)
+        raise BadRequest(f"SAEs that are inspected together must read one subject; {told}.")
+    return found
 
 
-async def run_inspect(
-    request: Request,
-    sae: q.SAERecord,
-    text: str,
-    token: int | None,
-    sort: c.Ranking,
-    top: int,
-) -> c.InspectResult:
-    """Read ``text``. No database connection is held while the engine works, so that prompts in the queue keep no
-    page from being read."""
+async def read(request: Request, saes: list[q.SAERecord], text: str, *, chat: bool, predict: bool) -> PromptRun:
+    """No database connection is held while the engine works, so that prompts in the queue keep no page from being
+    read."""
     state = state_of(request)
     check_unicode(text)
-    run = await state.engine.inspect(target(sae, state.settings.home), text)
-    if token is not None and token >= len(run.pieces):
-        raise BadRequest(f"The text has no token {token}; its tokens are 0 to {len(run.pieces) - 1}.", token=token)
-    async with state.database.connect() as db:
-        ranked, active = rank(run, await state.scale(db, sae), token=token, by=sort, top=top)
-        taken = (run.steps or {}).get(token, []) if token is not None else []
-        summaries = await q.get_summaries(db, sae.id, [*(r.index for r in ranked), *(index for index, _ in taken)])
-    vocabulary = await state.vocabulary(sae)
-    return c.InspectResult(
-        sae=sae.slug,
-        revision=sae.revision,
-        address=sae.address,
-        text=text,
-        tokens=run.pieces,
-        prompt=[
-            c.PromptToken(text=piece, token_id=i, counted=counted)
-            for piece, i, counted in zip(run.pieces, run.token_ids, run.counted, strict=True)
-        ],
-        token=token,
-        sort=sort,
-        active=active,
-        latents=[
-            c.PromptLatent(
-                index=r.index,
-                label=summaries[r.index].label,
-                activation=r.activation,
-                share=r.share,
-                strength=r.strength,
-                position=r.position,
-                density=summaries[r.index].density,
-                promoted=[vocabulary.text(i) for i in summaries[r.index].promoted_ids[:5]],
-                activations=r.activations,
-                url=urls.feature(sae.address, r.index),
-            )
-            for r in ranked
-        ],
-        steps=None
-        if run.steps is None or token is None
-        else [
-            c.PursuitStep(
-                index=index, label=summaries[index].label, residual=left, url=urls.feature(sae.address, index)
-            )
-            for index, left in taken
-        ],
-        milliseconds=round(1000 * run.seconds, 2),
-    )
+    targets = [target(sae, state.settings.home) for sae in saes]
+    run = await while_there(request, state.engine.read(targets, text, chat=chat, predict=predict))
+    wanted = {name: run.readings[name] for name in (sae.revision for sae in saes)}  # more may be known of this text
+    return replace(run, readings=wanted, predictions=run.predictions if predict else None)
 
 
-async def run_test(request: Request, sae: q.SAERecord, index: int, peak: float, text: str) -> c.FeatureTest:
+async def run_test(request: Request, sae: q.SAERecord, index: int, peak: float, text: str) -> page_contexts.FeatureTest:
     """One latent's activations on ``text``; ``peak`` is its max|a| in the harvest."""
-    state = state_of(request)
-    check_unicode(text)
-    run = await state.engine.inspect(target(sae, state.settings.home), text)
-    values = [0.0] * len(run.pieces)
-    for place, value in zip(run.position[run.latent == index], run.value[run.latent == index], strict=True):
+    run = await read(request, [sae], text, chat=False, predict=False)
+    reading, values = run.readings[sae.revision], [0.0] * len(run.pieces)
+    mine = reading.latent == index
+    for place, value in zip(reading.position[mine], reading.value[mine], strict=True):
         values[int(place)] = float(value)
     position = max(range(len(values)), key=lambda place: abs(values[place]))
     strongest = values[position]
-    return c.FeatureTest(
+    return page_contexts.FeatureTest(
         text=text,
         tokens=run.pieces,
         activations=values,
@@ -115,59 +87,205 @@ async def run_test(request: Request, sae: q.SAERecord, index: int, peak: float, 
     )
 
 
-async def load_inspect(
-    request: Request, sae: str | None, text: str | None, token: int | None, sort: c.Ranking, top: int
-) -> c.InspectPage:
+async def answered(
+    request: Request, saes: list[q.SAERecord], run: PromptRun, query: c.InspectState, text: str, *, chat: bool,
+    kept: str | None = None,
+) -> c.InspectResult:  # fmt: skip
     state = state_of(request)
+    reads = [Read(sae.slug, sae.revision, sae, sae.pinned) for sae in saes]
+    vocabulary = await state.vocabulary(saes[0])
     async with state.database.connect() as db:
-        saes = await q.list_saes(db)
-        chosen = await q.get_sae(db, sae) if sae else (saes[0] if saes else None)
-    result = None
-    if text is not None and chosen is not None:
-        result = await run_inspect(request, chosen, text, token, sort, top)
+        return await result(
+            state, db, run, reads, query, text, chat=chat, subject=saes[0].subject, kept=kept, vocabulary=vocabulary
+        )
+
+
+async def load_inspect(request: Request, query: c.InspectQuery) -> c.InspectPage:
+    async with state_of(request).database.connect() as db:
+        known = await q.list_saes(db)
+        saes = await chosen(db, query.sae, known)
+    shown = None
+    if query.text is not None and saes:
+        run = await read(request, saes, query.text, chat=query.chat, predict=query.predict)
+        shown = await answered(request, saes, run, query, query.text, chat=query.chat)
+    return page(request, known, [sae.address for sae in saes], query, shown)
+
+
+def page(
+    request: Request, known: list[q.SAERecord], saes: list[str], query: c.InspectQuery,
+    shown: c.InspectResult | None, made: str | None = None,
+) -> c.InspectPage:  # fmt: skip
+    settings = state_of(request).settings
     return c.InspectPage(
-        saes=[build.card(s) for s in saes],
-        sae=chosen.address if chosen else None,
-        text=text or "",
-        sort=sort,
-        top=top,
-        limit_tokens=state.settings.max_prompt_tokens - 1,
-        limit_characters=state.settings.max_prompt_chars,
-        result=result,
+        saes=[build.card(s) for s in known],
+        chosen=saes,
+        query=query,
+        run=shown.run if shown else None,
+        made=made,
+        limit_tokens=settings.max_prompt_tokens - 1,
+        limit_characters=settings.max_prompt_chars,
+        result=shown,
     )
 
 
-@router.get("/inspect.json", response_model=c.InspectPage)
-async def inspect_json(
-    request: Request, sae: str | None = None, text: str | None = None,
-    token: Annotated[int | None, Query(ge=0)] = None, sort: c.Ranking = "strength",
-    top: Annotated[int, Query(ge=1, le=500)] = 20,
-) -> Response:  # fmt: skip
-    """The inspect page: a prompt and the features that fire on it."""
-    return json_of(await load_inspect(request, sae, text, token, sort, top))
+async def load_run(request: Request, name: str, query: c.InspectState) -> c.InspectPage:
+    """A run that was kept. Nothing of it is read anew, so the engine need not be there."""
+    state = state_of(request)
+    async with state.database.connect() as db:
+        record = await inspections.get(db, name)
+        run = await asyncio.to_thread(unpack, record.data)
+        known = await q.list_saes(db)
+        named = list(zip(record.slugs, record.revisions, strict=True))
+        there = await q.find_revisions(db, named)
+        saes = [Read(slug, revision, there.get((slug, revision)), True) for slug, revision in named]
+        first = next((sae.record for sae in saes if sae.record is not None), None)
+        vocabulary = None
+        if first is not None:
+            try:
+                vocabulary = await state.vocabulary(first)
+            except SaescopeError:  # the subject's files are gone; what was kept is shown all the same
+                vocabulary = None
+        shown = await result(
+            state, db, run, saes, query, record.text, chat=record.chat, subject=record.subject, kept=name,
+            vocabulary=vocabulary,
+        )  # fmt: skip
+    asked = c.InspectQuery(
+        **query.model_dump(), sae=[sae.address for sae in saes], text=record.text, chat=record.chat,
+        predict=run.predictions is not None,
+    )  # fmt: skip
+    return page(request, known, [sae.address for sae in saes], asked, shown, record.made.isoformat(timespec="seconds"))
 
 
-@router.get("/inspect", response_class=HTMLResponse, include_in_schema=False)
-async def inspect(
-    request: Request, sae: str | None = None, text: str | None = None,
-    token: Annotated[int | None, Query(ge=0)] = None, sort: c.Ranking = "strength",
-    top: Annotated[int, Query(ge=1, le=500)] = 20,
-) -> Response:  # fmt: skip
-    page = await load_inspect(request, sae, text, token, sort, top)
-    if request.headers.get("hx-request") and not request.headers.get("hx-history-restore-request"):
-        return HTMLResponse(render_block("inspect.html", "inspect_result", page=page))
+async def keep(
+    request: Request, saes: list[q.SAERecord], text: str, *, chat: bool, predict: bool
+) -> tuple[str, PromptRun]:
+    """Read the text and store what was read; its name."""
+    run = await read(request, saes, text, chat=chat, predict=predict)
+    data = await asyncio.to_thread(pack, run)
+    async with state_of(request).database.begin() as db:
+        name = await inspections.keep(
+            db, subject=saes[0].subject, text=text, chat=chat,
+            saes=[(sae.slug, sae.revision) for sae in saes], data=data,
+        )  # fmt: skip
+    return name, run
+
+
+def fragment(request: Request) -> bool:
+    return bool(request.headers.get("hx-request")) and not request.headers.get("hx-history-restore-request")
+
+
+def shown_as(request: Request, page: c.InspectPage) -> Response:
+    if fragment(request):
+        asked = page.query if page.run is None else c.InspectState(**page.query.model_dump())
+        url = urls.inspect(page.run, **tidy(asked))
+        block = render_block("inspect.html", "inspect_result", page=page, request=request)
+        return HTMLResponse(block, headers={"hx-push-url": url})
     return html("inspect.html", request, page=page)
 
 
-@router.post("/api/inspect", response_model=c.InspectResult)
-async def api_inspect(request: Request, body: InspectBody) -> Response:
-    """Read a prompt with an SAE: its tokens and the strongest features."""
+def tidy(query: c.InspectState) -> dict[str, Any]:
+    """The state as a URL writes it: what is not the default, and pins without those that were taken out."""
+    given = query.model_dump(exclude_defaults=True)
+    return {name: int(value) if isinstance(value, bool) else value for name, value in given.items()}
+
+
+def unpinned(request: Request, query: c.InspectState) -> bool:
+    """Take out the pin that a button of the page names; whether there was one."""
+    taken = set(request.query_params.getlist("unpin"))
+    kept = [pin for pin in dict.fromkeys(query.pin) if pin not in taken]
+    changed = bool(taken) or kept != query.pin
+    query.pin = kept
+    return changed
+
+
+@router.get("/inspect.json", response_model=c.InspectPage)
+async def inspect_json(request: Request, query: Asked) -> Response:
+    """The inspect page: a prompt and the features that fire on it."""
+    return json_of(await load_inspect(request, query))
+
+
+@router.get("/inspect", response_class=HTMLResponse, include_in_schema=False)
+async def inspect(request: Request, query: Asked) -> Response:
+    if unpinned(request, query) and not fragment(request):
+        return RedirectResponse(urls.inspect(**tidy(query)), status_code=303)
+    return shown_as(request, await load_inspect(request, query))
+
+
+@router.post("/inspect", include_in_schema=False)
+@router.post("/inspect/keep", include_in_schema=False)
+async def post_inspect(request: Request) -> Response:
+    """The form: a short prompt goes to an address that holds it, a long one, or one to be kept, to a kept run's."""
+    query = await read_form(request)
+    url = urls.inspect(**tidy(query))
+    if not request.url.path.endswith("/keep") and len(url) <= LONGEST_URL:
+        return RedirectResponse(url, status_code=303)
     async with state_of(request).database.connect() as db:
-        if body.sae is None:
-            saes = await q.list_saes(db)
-            if len(saes) != 1:
-                raise BadRequest("Say which SAE with 'sae'; there is not exactly one here.")
-            sae = saes[0]
-        else:
-            sae = await q.get_sae(db, body.sae)
-    return json_of(await run_inspect(request, sae, body.text, body.token, body.sort, body.top))
+        saes = await chosen(db, query.sae, await q.list_saes(db))
+    if not saes:
+        raise BadRequest("There is no SAE here to read it with; harvest one first.")
+    name, _ = await keep(request, saes, query.text or "", chat=query.chat, predict=query.predict)
+    shown = tidy(c.InspectState(**query.model_dump()))
+    if "pin" in shown:
+        shown["pin"] = [_pinned(saes, pin) for pin in query.pin]
+    return RedirectResponse(urls.inspect(name, **shown), status_code=303)
+
+
+def _pinned(saes: list[q.SAERecord], pin: str) -> str:
+    """The pin as a kept run names it, which holds on to revisions."""
+    name, _, number = pin.rpartition("/")
+    for sae in saes:
+        if name in ("", sae.slug, f"{sae.slug}@{sae.revision}"):
+            return f"{sae.slug}@{sae.revision}/{number}"
+    return pin
+
+
+async def read_form(request: Request) -> c.InspectQuery:
+    """
+    Raises:
+        TextTooLong, BadRequest: the body is too long, or no form of this kind.
+    """
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > LONGEST_FORM:
+            raise TextTooLong(f"The form is longer than {LONGEST_FORM // 1024} KiB.")
+    try:
+        fields = parse_qs(body.decode(), keep_blank_values=False, max_num_fields=500)
+        single = {n: v[-1] for n, v in fields.items() if n in c.InspectQuery.model_fields and n not in ("sae", "pin")}
+        taken = set(fields.get("unpin", []))
+        pins = [pin for pin in dict.fromkeys(fields.get("pin", [])) if pin not in taken]
+        return c.InspectQuery(**single, sae=fields.get("sae", []), pin=pins)
+    except ValueError as error:
+        first = error.errors()[0] if hasattr(error, "errors") else None
+        told = f"{'.'.join(map(str, first['loc']))} does not fit: {first['msg'].lower()}" if first else "it is no form"
+        raise BadRequest(f"The form cannot be read: {told}.") from None
+
+
+@router.get("/inspect/{run}.json", response_model=c.InspectPage)
+async def run_json(request: Request, run: str, query: Shown) -> Response:
+    """A prompt's run that was kept, as it was read then."""
+    return json_of(await load_run(request, run, query))
+
+
+@router.get("/inspect/{run}", response_class=HTMLResponse, include_in_schema=False)
+async def run_page(request: Request, run: str, query: Shown) -> Response:
+    if unpinned(request, query) and not fragment(request):
+        return RedirectResponse(urls.inspect(run, **tidy(query)), status_code=303)
+    return shown_as(request, await load_run(request, run, query))
+
+
+@router.post("/api/inspect", response_model=c.InspectResult)
+async def api_inspect(request: Request, body: c.InspectBody) -> Response:
+    """Read a prompt with one or more SAEs: its tokens and the strongest features."""
+    names = [body.sae] if isinstance(body.sae, str) else body.sae or []
+    async with state_of(request).database.connect() as db:
+        known = await q.list_saes(db)
+        if not names and len(known) != 1:
+            raise BadRequest("Say which SAE with 'sae'; there is not exactly one here.")
+        saes = await chosen(db, names, known)
+    name = None
+    if body.keep:
+        name, run = await keep(request, saes, body.text, chat=body.chat, predict=body.predict)
+    else:
+        run = await read(request, saes, body.text, chat=body.chat, predict=body.predict)
+    return json_of(await answered(request, saes, run, body, body.text, chat=body.chat, kept=name))

@@ -70,7 +70,7 @@ async def picture_of_sae(request: Request, slug: str) -> Response:
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
     unless_known(request, sae)
-    return Response(await asyncio.to_thread(sae_picture, build.sae_page(sae)), media_type="image/png")
+    return Response(await asyncio.to_thread(sae_picture, build.sae_page(sae, [])), media_type="image/png")
 
 
 @router.get("/saes/{slug}/features/{index}/embed", response_class=HTMLResponse, include_in_schema=False)

@@ -11,7 +11,7 @@ from jinja2_fragments import render_block as _render_block
 from app import __version__, urls
 from app.web import browse_charts, charts, examples
 from app.web.formats import duration, percent, sig, thousands
-from app.web.heat import heat, visible
+from app.web.heat import floats, heat, heat_row, visible
 from app.web.sharing import absolute, frame
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -32,10 +32,12 @@ def environment() -> Environment:
     )  # fmt: skip
     env.globals.update(urls=urls, static=static, version=__version__, heat_map=heat, visible=visible,
         absolute=absolute, frame=frame,
-        example_heat=examples.example_heat, histogram_values=charts.histogram_values,
+        example_heat=examples.example_heat, fold=examples.fold, histogram_values=charts.histogram_values,
         bars_chart=browse_charts.bars_chart, pairs=browse_charts.pairs,
         profile_values=charts.profile_values, ranked=charts.ranked, percents=charts.percents,
     )  # fmt: skip
+    env.globals.update(row=heat_row, floats=floats)
+    env.tests.update(in_pinned=lambda address: "@" in address)
     env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration)
     return env
 

@@ -9,7 +9,8 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.jobs import Harvests
-from app.live.engine import Engine, Target
+from app.live.engine import Engine
+from app.live.prompt import Target
 from app.live.ranking import Scale
 from app.settings import Settings
 from app.store import tables as t

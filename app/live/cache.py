@@ -1,0 +1,41 @@
+"""Prompts that were read, by subject and text, within a number of bytes."""
+
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from pathlib import Path
+
+from app.live.prompt import PromptRun
+
+Key = tuple[Path, str, bool]  # the subject, the text, whether it is a chat
+
+
+class Cache:
+    """The least recently used make room. What is added is joined with what is known of the same prompt."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._runs: OrderedDict[Key, PromptRun] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Key) -> PromptRun | None:
+        with self._lock:
+            known = self._runs.get(key)
+            if known is not None:
+                self._runs.move_to_end(key)
+            return known
+
+    def add(self, key: Key, run: PromptRun) -> PromptRun:
+        """What is known now: ``run`` and the readings of other SAEs."""
+        with self._lock:
+            known = self._runs.pop(key, None)
+            if known is not None:
+                run = replace(
+                    run,
+                    readings={**known.readings, **run.readings},
+                    predictions=run.predictions or known.predictions,
+                )
+            self._runs[key] = run
+            while len(self._runs) > 1 and sum(held.nbytes for held in self._runs.values()) > self._limit:
+                self._runs.popitem(last=False)
+            return run

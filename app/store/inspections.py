@@ -1,0 +1,54 @@
+"""Prompts that were kept, with what was read of them."""
+
+import secrets
+from dataclasses import dataclass, fields
+from datetime import datetime
+
+from sqlalchemy import insert, select
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.errors import UnknownInspection
+from app.store import tables as t
+
+_LETTERS = "23456789abcdefghjkmnpqrstuvwxyz"  # none that look alike
+_LENGTH = 10
+
+
+@dataclass(frozen=True)
+class InspectionRecord:
+    """slugs and revisions: the SAEs it was read with; data: app.live.packed."""
+
+    id: str
+    made: datetime
+    subject: str
+    text: str
+    chat: bool
+    slugs: list[str]
+    revisions: list[str]
+    data: bytes
+
+
+async def keep(
+    connection: AsyncConnection, *, subject: str, text: str, chat: bool, saes: list[tuple[str, str]], data: bytes
+) -> str:
+    """Store a run; its id, which nobody guesses. saes: (slug, revision) each."""
+    name = "".join(secrets.choice(_LETTERS) for _ in range(_LENGTH))
+    row = {
+        "id": name, "subject": subject, "text": text, "chat": chat, "slugs": [slug for slug, _ in saes],
+        "revisions": [revision for _, revision in saes], "data": data,
+    }  # fmt: skip
+    await connection.execute(insert(t.inspection).values(row))
+    return name
+
+
+async def get(connection: AsyncConnection, name: str) -> InspectionRecord:
+    """
+    Raises:
+        UnknownInspection: there is none of that name.
+    """
+    known = name.isascii() and name.isalnum()
+    wanted = select(*[t.inspection.c[field.name] for field in fields(InspectionRecord)])
+    row = (await connection.execute(wanted.where(t.inspection.c.id == name))).first() if known else None
+    if row is None:
+        raise UnknownInspection(f"There is no inspection {name[:30]!r} here.", inspection=name[:30])
+    return InspectionRecord(*row)

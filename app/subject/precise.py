@@ -1,0 +1,28 @@
+"""Logits in fp32 of a subject in half precision."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+@contextmanager
+def fp32_logits(model: nn.Module) -> Iterator[None]:
+    """Inside the block the unembedding is computed in fp32: a logit of 10 in bf16 is rounded to 1/16, which is more
+    than most latents do to it. Costs a copy of the unembedding in fp32 a forward; nothing where it is fp32 already."""
+    head: Any = model.get_output_embeddings()  # type: ignore[operator]
+    if head.weight.dtype == torch.float32:
+        yield
+        return
+
+    def again(module: Any, args: tuple[Tensor, ...], _out: Tensor) -> Tensor:
+        bias = None if getattr(module, "bias", None) is None else module.bias.float()
+        return torch.nn.functional.linear(args[0].float(), module.weight.float(), bias)
+
+    handle = head.register_forward_hook(again)
+    try:
+        yield
+    finally:
+        handle.remove()

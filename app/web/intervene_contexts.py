@@ -1,0 +1,225 @@
+"""Interventions and attributions: what is asked and what is answered, typed."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, Field, model_validator
+
+from app.live.edits import MAX_EDITS, Kind
+
+MOST_NEW = 512
+
+
+class EditBody(BaseModel):
+    """One edit. ``feature`` is SLUG/NUMBER; ``strength`` is a multiple of the feature's own max|a| in the harvest
+    (of ``scale``: a factor; ``ablate`` and ``project`` take none), or of its activation where ``unit`` says so.
+    ``positions``: all, the generated ones, or places in the text."""
+
+    feature: str = Field(max_length=400)
+    kind: Kind = "add"
+    strength: float = Field(default=1.0, ge=-1000, le=1000, allow_inf_nan=False)
+    unit: Literal["max", "activation"] = "max"
+    positions: Literal["all", "generated"] | list[int] = "all"
+
+
+class _Edited(BaseModel):
+    text: str
+    chat: bool = False
+    edits: list[EditBody] = Field(default=[], max_length=MAX_EDITS)
+
+
+class EffectBody(_Edited):
+    """POST /api/effect: what the edits do to the subject's predictions on the text. ``position``: whose next tokens
+    are told, the last one where it is left out. ``by``: whether the most changed ones are those of the greatest change
+    in probability or in its logarithm, which favours tokens that stay unlikely."""
+
+    position: int | None = Field(default=None, ge=0)
+    top: int = Field(default=10, ge=1, le=100)
+    by: Literal["probability", "logprob"] = "probability"
+
+
+class GenerateBody(_Edited):
+    """POST /api/generate: the text goes on without and with the edits, drawn with the same noise. ``stream``: steps
+    as server-sent events."""
+
+    max_new: int = Field(default=40, ge=1, le=MOST_NEW)
+    temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    seed: int = Field(default=0, ge=0, lt=1 << 53)
+    stream: bool = False
+
+
+class Shift(BaseModel):
+    """A next token without and with the edits."""
+
+    token: str
+    token_id: int
+    clean_logit: float
+    edited_logit: float
+    clean_probability: float
+    edited_probability: float
+
+
+class EffectResult(BaseModel):
+    """``kl`` is KL(edited || clean) of the next-token distributions at each token, in nats; ``loss_change`` how much
+    worse (in nats) each token is predicted with the edits, null at the first; ``mean_loss_change`` its mean over the
+    tokens that are not special."""
+
+    tokens: list[str]
+    position: int
+    kl: list[float]
+    loss_change: list[float | None]
+    mean_loss_change: float | None
+    raised: list[Shift]
+    lowered: list[Shift]
+
+
+class GeneratedToken(BaseModel):
+    """A new token of one side: its log-probability (nats) under that side's own distribution."""
+
+    text: str
+    token_id: int
+    logprob: float
+
+
+class GenerateStep(BaseModel):
+    """The ``number``-th new token of each side; null after a side has ended. ``kl``: KL(edited || unedited) in nats of
+    the next-token distributions on the edited text so far."""
+
+    number: int
+    baseline: GeneratedToken | None
+    edited: GeneratedToken | None
+    kl: float | None
+
+
+class GenerateResult(BaseModel):
+    """Both sides' new text, and every step."""
+
+    baseline: str
+    edited: str
+    steps: list[GenerateStep]
+    mean_kl: float | None
+
+
+class InterveneQuery(BaseModel):
+    """/intervene's URL: the edits as three lists of one length, and how the text goes on."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value != "" or name == "text"}
+
+    text: str | None = None
+    chat: bool = False
+    feature: list[str] = Field(default=[], max_length=MAX_EDITS)
+    kind: list[str] = Field(default=[], max_length=MAX_EDITS)
+    strength: list[str] = Field(default=[], max_length=MAX_EDITS)
+    max_new: int = Field(default=40, ge=1, le=MOST_NEW)
+    temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
+    seed: int = Field(default=0, ge=0, lt=1 << 53)
+
+
+class NamedEdit(BaseModel):
+    """An edit with the feature it is of."""
+
+    feature: str
+    label: str
+    url: str
+    kind: Kind
+    strength: float
+    amount: float  # in units of the feature's activation; of scale, a factor
+    max: float
+
+
+class IntervenePage(BaseModel):
+    """/intervene and its twin; ``generated`` and ``effect`` are null until there is text."""
+
+    query: InterveneQuery
+    edits: list[NamedEdit]
+    saes: list[str]
+    generated: GenerateResult | None
+    effect: EffectResult | None
+
+
+class AttributeBody(BaseModel):
+    """POST /api/attribute: which latents the prediction after ``position`` (the last where it is left out) hangs on.
+    ``token`` is the predicted one as text or id (the likeliest where it is left out), ``against`` another whose logit
+    is taken off; ``kind`` logit or logprob."""
+
+    text: str
+    sae: str | list[str] | None = None
+    chat: bool = False
+    position: int | None = Field(default=None, ge=0)
+    token: int | str | None = None
+    against: int | str | None = None
+    kind: Literal["logit", "logprob"] = "logit"
+    top: int = Field(default=20, ge=1, le=100)
+
+
+class AttributeQuery(BaseModel):
+    """/attribute's URL."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_empty(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {name: value for name, value in given.items() if value != "" or name == "text"}
+
+    text: str | None = None
+    sae: list[str] = Field(default=[], max_length=16)
+    chat: bool = False
+    position: int | None = Field(default=None, ge=0)
+    token: str | None = Field(default=None, max_length=100)
+    against: str | None = Field(default=None, max_length=100)
+    kind: Literal["logit", "logprob"] = "logit"
+
+
+class AttributedLatent(BaseModel):
+    """A latent's part in the metric: activation x gradient summed over positions, what the metric loses when it is
+    ablated, what it adds by the residual stream alone, and where it acts (position, activation, act_grad)."""
+
+    sae: str
+    index: int
+    label: str
+    url: str
+    act_grad: float
+    exact: float
+    direct: float | None
+    places: list[tuple[int, float, float]]
+
+
+class AttributedSAE(BaseModel):
+    """One SAE as a whole: the sum over all latents, the error's and the decoder bias's own part, and what the metric
+    loses without all latents, and without latents and error."""
+
+    sae: str
+    latents: float
+    error: float
+    bias: float
+    exact_latents: float
+    exact_all: float
+
+
+class AttributeResult(BaseModel):
+    """``metric`` is the value explained: the logit (or log-probability) of ``token``, less that of ``against``."""
+
+    tokens: list[str]
+    position: int
+    token: str
+    token_id: int
+    against: str | None
+    against_id: int | None
+    kind: str
+    metric: float
+    latents: list[AttributedLatent]
+    saes: list[AttributedSAE]
+
+
+class AttributePage(BaseModel):
+    """/attribute and its twin."""
+
+    query: AttributeQuery
+    chosen: list[str]
+    result: AttributeResult | None

@@ -1,0 +1,278 @@
+"""Interventions: a text without and with some latents edited."""
+
+import json
+import math
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from typing import Annotated, Any, NamedTuple, get_args
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from pydantic import ValidationError
+
+from app import urls
+from app.errors import BadRequest, SaescopeError
+from app.live.edits import Edit, Kind
+from app.live.effect import Effect, effect
+from app.live.forward import Probe
+from app.live.generate import Step, generate
+from app.store import queries as q
+from app.subject.load import Subject
+from app.subject.tokens import Vocabulary
+from app.web import intervene_contexts as c
+from app.web.gone import while_there
+from app.web.inspection import check_unicode, chosen
+from app.web.routes import html, json_of, state_of
+from app.web.state import target
+
+router = APIRouter()
+
+
+class Prepared(NamedTuple):
+    """Edits as the engine takes them, with the SAEs they are of and their features."""
+
+    saes: list[q.SAERecord]
+    edits: list[Edit]
+    named: list[c.NamedEdit]
+
+
+async def prepared(request: Request, bodies: Sequence[c.EditBody], others: Sequence[str] = ()) -> Prepared:
+    """
+    Raises:
+        BadRequest, LatentOutOfRange, UnknownSAE: a feature that is none, or of another subject.
+    """
+    wanted = [_feature(body.feature) for body in bodies]
+    async with state_of(request).database.connect() as db:
+        known = await q.list_saes(db)
+        names = list(dict.fromkeys([*(name for name, _ in wanted), *others]))
+        saes = await chosen(db, names, known)
+        if not saes:
+            raise BadRequest("There is no SAE here whose features could be edited; harvest one first.")
+        by_name = dict(zip(names, saes, strict=True)) if names else {}
+        rows = await q.get_summaries_of(db, [(by_name[name].id, index) for name, index in wanted])
+    edits, named = [], []
+    for body, (name, index) in zip(bodies, wanted, strict=True):
+        sae = by_name[name]
+        latent = rows.get((sae.id, index))
+        if latent is None:
+            raise BadRequest(
+                f"{sae.slug} has no feature {index}; its features are 0 to {sae.n_latents - 1}.", feature=body.feature
+            )
+        peak = max(latent.maximum, -latent.minimum)
+        by_peak = body.unit == "max" and body.kind in ("clamp", "add", "steer")
+        amount = body.strength * peak if by_peak else body.strength
+        amount = 0.0 if body.kind in ("ablate", "project") else amount
+        places = frozenset(body.positions) if isinstance(body.positions, list) else body.positions
+        edits.append(Edit(saes.index(sae), index, body.kind, amount, places))
+        named.append(
+            c.NamedEdit(
+                feature=f"{sae.address}/{index}", label=latent.label, url=urls.feature(sae.address, index),
+                kind=body.kind, strength=body.strength, amount=amount, max=peak,
+            )
+        )  # fmt: skip
+    return Prepared(saes, edits, named)
+
+
+def _feature(text: str) -> tuple[str, int]:
+    name, _, number = text.strip().rpartition("/")
+    if not name or not number.isascii() or not number.isdigit() or len(number) > 9:
+        raise BadRequest(f"{text[:60]!r} names no feature; write SLUG/NUMBER.", feature=text[:60])
+    return name, int(number)
+
+
+async def run_in_engine(request: Request, saes: Sequence[q.SAERecord], work: Any) -> Any:
+    """What ``work(subject, probes)`` returns, from the engine's thread."""
+
+    def steps(subject: Subject, probes: list[Probe]) -> Iterator[Any]:
+        yield work(subject, probes)
+
+    async def first() -> Any:
+        stream = stream_of(request, saes, steps)
+        try:
+            return await anext(stream)
+        finally:
+            await stream.aclose()
+
+    return await while_there(request, first())
+
+
+def stream_of(request: Request, saes: Sequence[q.SAERecord], steps: Any) -> AsyncGenerator[Any, None]:
+    state = state_of(request)
+    return state.engine.stream([target(sae, state.settings.home) for sae in saes], steps)
+
+
+def ids_of(request: Request, subject: Subject, text: str, *, chat: bool) -> list[int]:
+    return state_of(request).engine.tokens(subject, text, chat=chat, reply=True)
+
+
+async def run_effect(request: Request, body: c.EffectBody, given: Prepared) -> c.EffectResult:
+    check_unicode(body.text)
+
+    def work(subject: Subject, probes: list[Probe]) -> tuple[list[str], Effect]:
+        ids = ids_of(request, subject, body.text, chat=body.chat)
+        found = effect(
+            subject.model, [probe.sae for probe in probes], given.edits, ids, special_ids=subject.special_ids,
+            position=body.position, top=body.top, by=body.by,
+        )  # fmt: skip
+        return subject.vocabulary.pieces(ids), found
+
+    pieces, found = await run_in_engine(request, given.saes, work)
+    vocabulary = await state_of(request).vocabulary(given.saes[0])
+    change = (found.edited_loss - found.clean_loss).tolist()
+    return c.EffectResult(
+        tokens=pieces,
+        position=found.position,
+        kl=[_finite(x) for x in found.kl.tolist()],
+        loss_change=[None, *map(_finite, change)],
+        mean_loss_change=found.mean_loss_change,
+        raised=[_shift(s, vocabulary) for s in found.raised],
+        lowered=[_shift(s, vocabulary) for s in found.lowered],
+    )
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+def _shift(shift: Any, vocabulary: Vocabulary) -> c.Shift:
+    return c.Shift(
+        token=vocabulary.text(shift.token), token_id=shift.token, clean_logit=shift.clean_logit,
+        edited_logit=shift.edited_logit, clean_probability=shift.clean_probability,
+        edited_probability=shift.edited_probability,
+    )  # fmt: skip
+
+
+async def steps_of(request: Request, body: c.GenerateBody, given: Prepared) -> AsyncGenerator[c.GenerateStep, None]:
+    """Each new token as it is made."""
+    check_unicode(body.text)
+    vocabulary = await state_of(request).vocabulary(given.saes[0])
+
+    def steps(subject: Subject, probes: list[Probe]) -> Iterator[Step]:
+        ids = ids_of(request, subject, body.text, chat=body.chat)
+        ends = subject.tokenizer.eos_token_id
+        yield from generate(
+            subject.model, [probe.sae for probe in probes], given.edits, ids, special_ids=subject.special_ids,
+            eos_ids=[] if ends is None else [int(ends)], max_new=body.max_new, temperature=body.temperature,
+            top_p=body.top_p, seed=body.seed,
+        )  # fmt: skip
+
+    sides: tuple[list[int], list[int]] = ([], [])
+    shown = ["", ""]
+    async for step in stream_of(request, given.saes, steps):
+        tokens: list[c.GeneratedToken | None] = []
+        for side, (token, logprob) in enumerate(
+            ((step.baseline, step.baseline_logprob), (step.edited, step.edited_logprob))
+        ):
+            if token is None:
+                tokens.append(None)
+                continue
+            sides[side].append(token)
+            text = "".join(vocabulary.pieces(sides[side])).rstrip("�")  # of a character whose end is still to come
+            tokens.append(c.GeneratedToken(text=text[len(shown[side]) :], token_id=token, logprob=logprob))
+            shown[side] = text
+        yield c.GenerateStep(number=step.number, baseline=tokens[0], edited=tokens[1], kl=step.kl)
+
+
+async def run_generate(request: Request, body: c.GenerateBody, given: Prepared) -> c.GenerateResult:
+    async def whole() -> list[c.GenerateStep]:
+        return [step async for step in steps_of(request, body, given)]
+
+    steps = await while_there(request, whole())
+    kls = [step.kl for step in steps if step.kl is not None]
+    return c.GenerateResult(
+        baseline="".join(s.baseline.text for s in steps if s.baseline),
+        edited="".join(s.edited.text for s in steps if s.edited),
+        steps=steps,
+        mean_kl=sum(kls) / len(kls) if kls else None,
+    )
+
+
+@router.post("/api/effect", response_model=c.EffectResult)
+async def api_effect(request: Request, body: c.EffectBody) -> Response:
+    """What edits of latents do to the subject's predictions on a text: KL and loss by token, the most changed ones."""
+    return json_of(await run_effect(request, body, await prepared(request, body.edits)))
+
+
+@router.post("/api/generate", response_model=c.GenerateResult)
+async def api_generate(request: Request, body: c.GenerateBody) -> Response:
+    """A text goes on without and with edits of latents. With ``stream``, events ``step`` (a GenerateStep) and, at the
+    end, ``done`` or ``error``."""
+    given = await prepared(request, body.edits)
+    if not body.stream:
+        return json_of(await run_generate(request, body, given))
+    steps = steps_of(request, body, given)
+
+    async def begin() -> c.GenerateStep:
+        return await anext(steps)
+
+    first = await while_there(request, begin())  # so that a refusal is one, and no stream that breaks off
+
+    async def events() -> AsyncIterator[str]:
+        yield _event("step", first.model_dump_json())
+        try:
+            async for step in steps:
+                yield _event("step", step.model_dump_json())
+            yield _event("done", "{}")
+        except SaescopeError as error:
+            yield _event("error", json.dumps(error.as_json()))
+        finally:
+            await steps.aclose()
+
+    return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+
+
+def _event(name: str, data: str) -> str:
+    return f"event: {name}\ndata: {data}\n\n"
+
+
+def edits_of(query: c.InterveneQuery) -> list[c.EditBody]:
+    """
+    Raises:
+        BadRequest: a kind or a strength that is none.
+    """
+    out = []
+    for number, feature in enumerate(query.feature):
+        if not feature.strip():
+            continue
+        kind = query.kind[number] if number < len(query.kind) and query.kind[number] else "add"
+        strength = query.strength[number] if number < len(query.strength) and query.strength[number] else "1"
+        if kind not in get_args(Kind):
+            raise BadRequest(
+                f"{kind[:30]!r} is no kind of edit; it is one of {', '.join(get_args(Kind))}.", kind=kind[:30]
+            )
+        try:
+            out.append(c.EditBody(feature=feature, kind=kind, strength=float(strength)))
+        except (ValueError, ValidationError):
+            raise BadRequest(
+                f"The strength {strength[:30]!r} is no number from -1,000 to 1,000.", strength=strength[:30]
+            ) from None
+    return out
+
+
+async def load_intervene(request: Request, query: c.InterveneQuery) -> c.IntervenePage:
+    bodies = edits_of(query)
+    async with state_of(request).database.connect() as db:
+        known = await q.list_saes(db)
+    given = await prepared(request, bodies) if bodies else None
+    generated = found = None
+    if query.text is not None and given is not None:
+        asked = c.GenerateBody(
+            text=query.text, chat=query.chat, max_new=query.max_new, temperature=query.temperature, seed=query.seed
+        )
+        found = await run_effect(request, c.EffectBody(text=query.text, chat=query.chat), given)
+        generated = await run_generate(request, asked, given)
+    return c.IntervenePage(
+        query=query, edits=given.named if given else [], saes=[sae.slug for sae in known], generated=generated,
+        effect=found,
+    )  # fmt: skip
+
+
+@router.get("/intervene.json", response_model=c.IntervenePage)
+async def intervene_json(request: Request, query: Annotated[c.InterveneQuery, Query()]) -> Response:
+    """A text with some latents edited: how it goes on, and what changes in the subject's predictions."""
+    return json_of(await load_intervene(request, query))
+
+
+@router.get("/intervene", response_class=HTMLResponse, include_in_schema=False)
+async def intervene(request: Request, query: Annotated[c.InterveneQuery, Query()]) -> Response:
+    page = await load_intervene(request, query)
+    return html("intervene.html", request, page=page, kinds=get_args(Kind))

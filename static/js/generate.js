@@ -1,0 +1,109 @@
+// The two continuations appear token by token. Without this script the form loads the page with both of them whole.
+const form = document.getElementById("intervene");
+const stop = document.getElementById("stop");
+const busy = document.getElementById("busy");
+const result = document.getElementById("result");
+let running = null;
+
+function body() {
+  const data = new FormData(form);
+  const [features, kinds, strengths] = ["feature", "kind", "strength"].map((name) => data.getAll(name));
+  const edits = features
+    .map((feature, i) => ({ feature: feature.trim(), kind: kinds[i], strength: Number(strengths[i] || 1) }))
+    .filter((edit) => edit.feature);
+  const number = (name) => Number(data.get(name));
+  return {
+    text: data.get("text"), chat: data.has("chat"), edits, stream: true,
+    max_new: number("max_new"), temperature: number("temperature"), seed: number("seed"),
+  };
+}
+
+function side(title, text) {
+  const section = document.createElement("section");
+  const heading = document.createElement("h2");
+  const shown = document.createElement("p");
+  const prompt = document.createElement("span");
+  heading.textContent = title;
+  prompt.textContent = text;
+  prompt.className = "muted";
+  shown.className = "heat";
+  shown.dir = "auto";
+  shown.append(prompt);
+  section.append(heading, shown);
+  return [section, shown];
+}
+
+function say(message) {
+  const told = document.createElement("p");
+  told.setAttribute("role", "alert");
+  told.className = "error";
+  told.textContent = message;
+  result.append(told);
+}
+
+async function* events(answer) {
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    rest += value;
+    const parts = rest.split("\n\n");
+    rest = parts.pop();
+    for (const part of parts) {
+      const [name, data] = part.split("\n");
+      yield [name.slice(7), JSON.parse(data.slice(6))];
+    }
+  }
+}
+
+async function run() {
+  const asked = body();
+  if (!asked.edits.length) return say("Name a feature to edit, as SLUG/NUMBER.");
+  running = new AbortController();
+  const [left, plain] = side("As it is", asked.text);
+  const [right, edited] = side("With the edits", asked.text);
+  const both = document.createElement("div");
+  both.className = "halves";
+  both.append(left, right);
+  const about = document.createElement("p");
+  about.className = "muted";
+  let total = 0;
+  let count = 0;
+  let ended = false;
+  try {
+    const answer = await fetch(form.dataset.api, {
+      method: "POST", headers: { "content-type": "application/json" }, body: JSON.stringify(asked), signal: running.signal,
+    });
+    if (!answer.ok) return say((await answer.json()).message);
+    result.replaceChildren(both, about);
+    for await (const [name, data] of events(answer)) {
+      if (name === "error") say(data.message);
+      ended ||= name !== "step";
+      if (name !== "step") continue;
+      if (data.baseline) plain.append(data.baseline.text);
+      if (data.edited) edited.append(data.edited.text);
+      if (data.kl === null) continue;
+      total += data.kl;
+      count += 1;
+      about.textContent = `KL of what comes next, edited from unedited: ${(total / count).toPrecision(3)} nats a token on average.`;
+    }
+    if (!ended) say("The server stopped before the text was whole; try again.");
+  } catch (error) {
+    if (error.name !== "AbortError") say("The server does not answer; try again in a moment.");
+  }
+}
+
+form.addEventListener("submit", async (event) => {
+  event.preventDefault();
+  running?.abort();
+  result.querySelector("[role=alert]")?.remove();
+  busy.textContent = "Going on…";
+  stop.hidden = false;
+  history.replaceState(null, "", `${form.action}?${new URLSearchParams(new FormData(form))}`);
+  await run();
+  busy.textContent = "";
+  stop.hidden = true;
+});
+
+stop.addEventListener("click", () => running?.abort());
