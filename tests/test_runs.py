@@ -1,6 +1,7 @@
 """Harvests that are started, watched, stopped and resumed: real Postgres, real processes, the real site."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -508,6 +509,38 @@ def test_a_form_that_does_not_fit_is_one_sentence_and_stays_filled_in(site, engi
         assert f'name="{field}" value="{form[field]}"' in page
     with engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(t.run)).scalar() == 0
+
+
+def test_the_form_lists_what_a_replacement_drops_and_starts_when_that_is_agreed_to(
+    site, engine, saved, tiny_folder, tmp_path
+):
+    form = filled(tiny_folder, tmp_path, replace="on")
+    first = start(site, form)  # there is nothing to drop yet
+    site.post(f"/harvests/{first}/stop")
+    saved("quick", "aaaaaaaaaa")
+
+    def asked(**more):
+        answer = site.post("/harvests", data=form | more)
+        assert answer.status_code == 200
+        assert "Nothing has started yet." in answer.text
+        assert 'name="replace" checked' in answer.text
+        return re.search(r'name="replacing" value="([^"]*)"', answer.text)[1], answer.text
+
+    agreed, page = asked()
+    assert agreed == "quick@aaaaaaaaaa"
+    assert ">quick@aaaaaaaaaa</a>, over c, of 20" in page
+    saved("quick", "bbbbbbbbbb")  # meanwhile
+    agreed, page = asked(replacing=agreed)
+    assert agreed == "quick@bbbbbbbbbb quick@aaaaaaaaaa"
+    with engine.connect() as connection:
+        before = connection.execute(select(func.count()).select_from(t.run)).scalar_one()
+    run = start(site, form | {"replacing": agreed})
+    assert stored(engine, run).command["replace"] is True
+    site.post(f"/harvests/{run}/stop")
+    body = {"sae": "quick", "model": str(tiny_folder), "corpus": "pkg:brown", "replace": True}
+    assert site.post("/api/harvests", json=body).json()["state"] == "queued"
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(t.run)).scalar_one() == before + 2
 
 
 def test_bodies_that_are_no_form_are_refused(site, tiny_folder, tmp_path):

@@ -95,8 +95,9 @@ class RunLog:
 
     def kept(self, checkpoint: str, tokens: int) -> None:
         """The checkpoint's name, which is the same for every run of the same harvest, and how many tokens it holds."""
+        if self.resumable != bool(tokens):
+            self._due = 0.0
         self._facts |= {"checkpoint": checkpoint, "kept": tokens}
-        self._due = 0.0
 
     @property
     def resumable(self) -> bool:

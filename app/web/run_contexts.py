@@ -96,6 +96,15 @@ class StartForm(BaseModel):
     pack: str = ""  # "on" where ticked, as the next two
     chat: str = ""
     replace: str = ""
+    replacing: str | None = ""  # the revisions that may go for it, as they were shown; None asks nobody
+
+
+class Going(BaseModel):
+    """A revision that a harvest with ``replace`` would drop."""
+
+    address: str
+    corpus: str
+    finished: str
 
 
 class StartBody(BaseModel):
@@ -124,6 +133,7 @@ class HarvestsPage(BaseModel):
     corpora: list[str]
     form: StartForm
     error: str | None
+    going: list[Going]  # what the form would drop, to be agreed to
     worker: bool
 
 

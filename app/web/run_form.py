@@ -12,7 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.corpus.sources import PACKAGED, documents
 from app.errors import BadRequest, TextTooLong
 from app.harvest.names import Known, Named, check_slug, imported
-from app.web.run_contexts import Choice, StartForm
+from app.store.queries import RevisionRecord
+from app.web.run_contexts import Choice, Going, StartForm
 
 LONGEST = 64 * 1024
 SMALLEST = 16  # tokens of a sequence, and so of a corpus
@@ -56,10 +57,31 @@ async def checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[
     Raises:
         BadRequest, InvalidSAE, CorpusUnavailable: the first thing that does not fit, in the order of the form.
     """
-    for text in form.model_dump().values():
+    for text in form.model_dump(exclude_none=True).values():
         if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
             raise BadRequest(f"{text[:40]!r} holds a character that no name and no path can hold.")
     return await asyncio.to_thread(_checked, form, there, home)
+
+
+class Unconfirmed(Exception):
+    """A form that would drop revisions; ``form`` is the same, agreeing to ``going``."""
+
+    def __init__(self, form: StartForm, going: list[Going]) -> None:
+        self.form, self.going = form, going
+
+
+def confirm(form: StartForm, slug: str, revisions: list[RevisionRecord]) -> None:
+    """
+    Raises:
+        Unconfirmed: the form replaces revisions other than those it was shown to.
+    """
+    going = [
+        Going(address=f"{slug}@{one.revision}", corpus=one.corpus, finished=f"{one.finished:%Y-%m-%d}")
+        for one in revisions
+    ]
+    shown = " ".join(one.address for one in going)
+    if shown != form.replacing:
+        raise Unconfirmed(form.model_copy(update={"replacing": shown}), going)
 
 
 def _checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[str, Any]]:

@@ -8,10 +8,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from app import urls
 from app.errors import SaescopeError, UnknownRun
 from app.store import run_queries as q
+from app.store.queries import list_revisions
 from app.web import run_form
 from app.web.rendering import render_block, render_page
 from app.web.routes import html, json_of, state_of
-from app.web.run_contexts import HarvestsPage, RunList, RunPage, RunView, StartBody, StartForm, view
+from app.web.run_contexts import Going, HarvestsPage, RunList, RunPage, RunView, StartBody, StartForm, view
 
 router = APIRouter()
 PAGE = 30
@@ -39,7 +40,11 @@ async def load_run(request: Request, run: int) -> RunView:
 
 
 async def load_page(
-    request: Request, cursor: str | None, form: StartForm | None = None, error: str | None = None
+    request: Request,
+    cursor: str | None,
+    form: StartForm | None = None,
+    error: str | None = None,
+    going: list[Going] | None = None,
 ) -> HarvestsPage:
     state = state_of(request)
     async with state.database.connect() as db:
@@ -53,15 +58,23 @@ async def load_page(
         corpora=run_form.corpora(),
         form=form or first,
         error=error,
+        going=going or [],
         worker=state.settings.worker,
     )
 
 
 async def start(request: Request, form: StartForm) -> int:
+    """
+    Raises:
+        Unconfirmed: it would drop revisions, and the form does not agree to just these.
+    """
     state = state_of(request)
     async with state.database.connect() as db:
         there = await run_form.known(db, state.settings.home)
     slug, command = await run_form.checked(form, there, state.settings.home)
+    if form.replace and form.replacing is not None:
+        async with state.database.connect() as db:
+            run_form.confirm(form, slug, await list_revisions(db, slug))
     return await state.harvests.start([slug], command)
 
 
@@ -90,6 +103,9 @@ async def start_harvest(request: Request) -> Response:
     form = await run_form.read_form(request)
     try:
         run = await start(request, form)
+    except run_form.Unconfirmed as asked:
+        page = await load_page(request, None, asked.form, going=asked.going)
+        return HTMLResponse(render_page("harvests.html", page=page, runs=page.runs, cursor=None))
     except SaescopeError as error:
         if error.status >= 500:
             raise
@@ -129,7 +145,7 @@ async def resume_harvest(request: Request, run: str) -> Response:
 async def api_start(request: Request, body: StartBody) -> Response:
     """Start a harvest; it waits in the queue until the worker comes to it."""
     given = {name: "" if value is None or value is False else str(value) for name, value in body.model_dump().items()}
-    return json_of(await load_run(request, await start(request, StartForm(**given))))
+    return json_of(await load_run(request, await start(request, StartForm(**given, replacing=None))))
 
 
 @router.post("/api/harvests/{run}/stop", response_model=RunView)
