@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.cli_harvest import harvest, logged, progress_bar
+from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
+from app.cli_progress import watching
 from app.cli_saes import formats, import_sae
 from app.errors import BadRequest, PortInUse, SaescopeError
 from app.settings import Settings, load_settings
@@ -17,12 +18,11 @@ from app.settings import Settings, load_settings
 if TYPE_CHECKING:
     from types import FrameType
 
-    from app.harvest.run import Progress
-
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help texts hold brackets
     help="Explore the features of sparse autoencoders.",
 )
 
@@ -45,7 +45,6 @@ def demo(
     """Prepare and serve the demo: SmolLM2-135M, a TopK SAE of layer 9, and Wikipedia articles."""
     from app.demo.run import SLUG, demo_command, demo_marker, harvest_demo
     from app.harvest.parameters import Parameters
-    from app.harvest.run import Watch
     from app.store.engine import database_url, sync_engine
     from app.store.migrate import migrate
     from app.store.runs import RunLog
@@ -60,23 +59,12 @@ def demo(
     migrate(engine)
     done = demo_marker(settings.home, tokens)
     if not done.is_file() or not _has_saes(engine):
-        bar, finish = progress_bar()
         parameters = Parameters(batch_tokens=settings.batch_tokens)
         log = RunLog.start(engine, [SLUG], demo_command(settings.home, tokens))
-
-        def progress(step: "Progress") -> bool:
-            bar(step)
-            return log.beat(step.tokens, step.total, step.resumed, step.seconds)
-
-        try:
-            with logged(log) as ended:
-                revision = harvest_demo(
-                    settings.home, engine, tokens, settings.dtype, settings.device, parameters, on_step=say,
-                    watch=Watch(progress=progress),
-                )  # fmt: skip
-                ended.revisions = [revision]
-        finally:
-            finish()
+        with logged(log) as ended, watching(log) as watch:
+            ended.made = harvest_demo(
+                settings.home, engine, tokens, settings.dtype, settings.device, parameters, on_step=say, watch=watch
+            )
         done.parent.mkdir(parents=True, exist_ok=True)
         done.touch()
     engine.dispose()

@@ -1,7 +1,6 @@
-"""The command that harvests, and its progress in the terminal."""
+"""The command that harvests."""
 
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,14 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli_progress import watching
 from app.paths import expanded
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from sqlalchemy import Engine
 
-    from app.harvest.job import Job
-    from app.harvest.run import Progress
+    from app.harvest.job import Job, Made
+    from app.harvest.names import Known
     from app.harvest.text import Text
     from app.sae.formats.files import Options
     from app.store.runs import RunLog
@@ -25,10 +25,16 @@ if TYPE_CHECKING:
 def harvest(
     sae: Annotated[
         list[str],
-        typer.Option(help="SAE: a folder or file in any known format, or an import's slug; several share one pass."),
+        typer.Option(
+            help="An import's or a harvested SAE's name (NAME@REVISION is that one), or a folder or file in any known "
+            "format; several share one pass."
+        ),
     ],
-    model: Annotated[Path, typer.Option(help="The subject: a Hugging Face folder.")],
     corpus: Annotated[str, typer.Option(help="text:, jsonl: or parquet:PATH, hf:OWNER/NAME or pkg:NAME.")],
+    model: Annotated[
+        str | None,
+        typer.Option(help="The subject: a Hugging Face folder, or a known one's name. Default: the SAE's own."),
+    ] = None,
     tokens: Annotated[int | None, typer.Option(min=16, help="At most this many tokens of text.")] = None,
     context: Annotated[int, typer.Option(min=16, help="Tokens in a sequence.")] = 128,
     pack: Annotated[bool, typer.Option("--pack", help="Documents one after another in full sequences.")] = False,
@@ -44,42 +50,44 @@ def harvest(
 ) -> None:
     """Harvest one or several SAEs over a corpus into the database, in one pass."""
     from app.errors import BadRequest
+    from app.harvest.names import Known, imported
     from app.harvest.text import Text
     from app.sae.formats.files import Options
-    from app.store.engine import database_url, sync_engine
-    from app.store.migrate import migrate
+    from app.store.engine import explained
+    from app.store.migrate import migrated
     from app.store.runs import RunLog
 
     settings = load_settings(home=home)
     if slug and len(slug) != len(sae):
         raise BadRequest(f"There are {len(sae)} --sae but {len(slug)} --slug; give one for each, or none.")
     text = Text(corpus, context, tokens, pack=pack, chat=chat)
-    jobs = _jobs(sae, slug, text, settings, Options(hook=hook, k=k, ignore_unknown=ignore_unknown))
-    command = {
-        "sae": [str(Path(one).absolute()) if Path(one).exists() else one for one in sae],
-        "model": str(model.absolute()),
-        "corpus": _absolute(corpus),
-        "tokens": tokens,
-        "context": context,
-        "pack": pack,
-        "chat": chat,
-        "slug": [job.slug for job in jobs],
-        "hook": hook,
-        "k": k,
-        "ignore-unknown": ignore_unknown,
-        "replace": replace,
-        "ray": ray,
-    }
-    engine = sync_engine(database_url(settings))
-    migrate(engine)
-    log = RunLog.start(engine, [job.slug for job in jobs], command, run)
-    try:
+    options = Options(hook=hook, k=k, ignore_unknown=ignore_unknown)
+    with migrated(settings) as engine:
+        with explained(), engine.connect() as connection:
+            known = Known.read(connection, settings.home, imported(settings.home))
+        jobs, folder = _jobs(sae, slug, model, known, text, settings, options)
+        command = {
+            "sae": [str(job.folder.absolute()) for job in jobs],
+            "model": str(folder.absolute()),
+            "corpus": _absolute(corpus),
+            "tokens": tokens,
+            "context": context,
+            "pack": pack,
+            "chat": chat,
+            "slug": [job.slug for job in jobs],
+            "hook": hook,
+            "k": k,
+            "ignore-unknown": ignore_unknown,
+            "replace": replace,
+            "ray": ray,
+        }
+        log = RunLog.start(engine, [job.slug for job in jobs], command, run)
         with logged(log) as ended:
-            revisions = ended.revisions = _run(jobs, text, model, settings, engine, log, replace, ray)
-    finally:
-        engine.dispose()
-    for job, revision in zip(jobs, revisions, strict=True):
-        typer.echo(f"{job.slug}@{revision} is ready; 'saescope serve' shows it.")
+            ended.made = _run(jobs, text, folder, settings, engine, log, replace, ray)
+    for one in ended.made:
+        typer.echo(f"{one.address} is ready; 'saescope serve' shows it." if one.fresh else already(one))
+        if one.dropped:
+            typer.echo(f"Dropped {', '.join(f'{one.slug}@{revision}' for revision in one.dropped)}.")
 
 
 def _absolute(corpus: str) -> str:
@@ -89,29 +97,37 @@ def _absolute(corpus: str) -> str:
 
 
 def _jobs(
-    saes: list[str], slugs: list[str] | None, text: "Text", settings: Settings, options: "Options"
-) -> "list[Job]":
+    saes: list[str],
+    slugs: list[str] | None,
+    model: str | None,
+    known: "Known",
+    text: "Text",
+    settings: Settings,
+    options: "Options",
+) -> "tuple[list[Job], Path]":
+    """What to harvest, and the subject's folder."""
     from app.errors import BadRequest
-    from app.harvest.imports import find
-    from app.harvest.job import Job, check_slug, default_slug, read_sae
+    from app.harvest.job import Job, read_sae
+    from app.harvest.names import check_slug, default_slug
     from app.harvest.parameters import Parameters
 
-    jobs = []
+    jobs, models = [], []
     for number, sae in enumerate(saes):
-        path = find(sae, settings.home)
-        found = read_sae(path, options)
-        given = slugs[number] if slugs else sae if path.parent == settings.home / "imports" else default_slug(found)
+        named = known.sae(sae)
+        found = read_sae(named.folder, options)
+        given = slugs[number] if slugs else named.slug or default_slug(found)
         parameters = Parameters(batch_tokens=settings.batch_tokens)
         job = Job(
-            check_slug(given), path, text.name, text.context, parameters, options, settings.sae_dtype,
+            check_slug(given), named.folder, text.name, text.context, parameters, options, settings.sae_dtype,
             settings.checkpoint_seconds, found.config.prepend_bos,
         )  # fmt: skip
         jobs.append(job)
+        models.append(named.model or known.subjects.get(found.config.subject))
     if len({job.slug for job in jobs}) < len(jobs):
         raise BadRequest(f"Two SAEs would have one name ({', '.join(job.slug for job in jobs)}); give each a --slug.")
     if len({job.prepend_bos for job in jobs}) > 1:
         raise BadRequest("Some of these SAEs were trained with BOS and some without; harvest them in two passes.")
-    return jobs
+    return jobs, known.model(model, models)
 
 
 def _run(
@@ -123,24 +139,16 @@ def _run(
     log: "RunLog",
     replace: bool,
     ray: str | None,
-) -> list[str]:
+) -> "list[Made]":
     import dataclasses
 
     from app.corpus.sources import Skipped
     from app.harvest.job import run_jobs
-    from app.harvest.run import Watch
     from app.harvest.run import harvest as one_machine
     from app.harvest.text import sequences
     from app.subject.load import load_subject
 
-    subject = load_subject(model, model.resolve().name, settings.dtype, settings.device)
     text = dataclasses.replace(text, prepend_bos=jobs[0].prepend_bos)
-    bar, finish = progress_bar()
-
-    def progress(step: "Progress") -> bool:
-        bar(step)
-        return log.beat(step.tokens, step.total, step.resumed, step.seconds)
-
     harvester = one_machine
     if ray is not None:
         from app.harvest.cluster import cluster
@@ -148,15 +156,17 @@ def _run(
         harvester = cluster(ray)
     skipped = Skipped()
     try:
-        with sequences(text, subject, settings.home, skipped) as corpus:
-            return run_jobs(
-                jobs, subject, corpus, engine, settings.home, harvester=harvester, total=text.tokens,
-                watch=Watch(progress=progress, note=lambda line: typer.echo(line, err=True)), skipped=skipped,
-                replace_older=replace,
-            )  # fmt: skip
+        with watching(log) as watch:
+            watch.doing("loading the subject")
+            subject = load_subject(model, model.resolve().name, settings.dtype, settings.device)
+            with sequences(text, subject, settings.home, skipped) as corpus:
+                return run_jobs(
+                    jobs, subject, corpus, engine, settings.home, harvester=harvester, total=text.tokens,
+                    watch=watch, skipped=skipped, replace_older=replace,
+                )  # fmt: skip
     finally:
-        finish()
         if skipped.count:
+            log.skipped(skipped.count, skipped.named)
             typer.echo(f"{skipped.sentence()}.", err=True)
 
 
@@ -164,7 +174,7 @@ def _run(
 class Ended:
     """What a run has made."""
 
-    revisions: list[str] = field(default_factory=list)
+    made: "list[Made]" = field(default_factory=list)
 
 
 @contextmanager
@@ -179,56 +189,17 @@ def logged(log: "RunLog") -> "Iterator[Ended]":
         log.finish("failed", error.message)
         raise
     except (KeyboardInterrupt, SystemExit):
-        log.finish("stopped", "Stopped; it carries on from its last checkpoint when resumed.")
+        on = "it carries on from its last checkpoint when resumed" if log.resumable else "it had read nothing yet"
+        log.finish("stopped", f"Stopped; {on}.")
         raise
     except BaseException as error:
         log.finish("failed", f"{type(error).__name__}: {error}")
         raise
-    log.finish("done", revisions=ended.revisions)
+    log.already([one.address for one in ended.made if not one.fresh])
+    message = " ".join(already(one) for one in ended.made if not one.fresh) or None
+    log.finish("done", message, revisions=[one.revision for one in ended.made])
 
 
-def progress_bar() -> "tuple[Callable[[Progress], None], Callable[[], None]]":
-    """A bar of tokens done, tok/s and time left; plain lines where there is no terminal."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from app.harvest.run import Progress as Step
-
-    if not sys.stderr.isatty():
-        last = [0.0]
-
-        def line(step: Step) -> None:
-            if step.resumed and not last[0]:
-                typer.echo(f"carrying on after {step.resumed:,} tokens", err=True)
-            if step.seconds - last[0] >= 10 or step.tokens == step.total:
-                last[0] = step.seconds
-                speed = (step.tokens - step.resumed) / max(step.seconds, 1e-9)
-                left = "" if step.total is None else f"  {(step.total - step.tokens) / max(speed, 1e-9):.0f} s left"
-                typer.echo(f"{amount(step)}  {speed:,.0f} tok/s{left}", err=True)
-
-        return line, lambda: None
-    from rich.console import Console
-
-    columns = [
-        TextColumn("{task.fields[done]}"),
-        BarColumn(),
-        TextColumn("{task.fields[speed]}"),
-        TimeRemainingColumn(),
-    ]
-    bar = Progress(*columns, console=Console(stderr=True))
-    task = bar.add_task("harvest", total=None, done="", speed="")
-
-    def update(step: Step) -> None:
-        if not bar.live.is_started:
-            bar.start()
-        speed = (step.tokens - step.resumed) / max(step.seconds, 1e-9)
-        bar.update(
-            task, total=step.total, completed=step.tokens, speed=f"{speed:,.0f} tok/s",
-            done=amount(step),
-        )  # fmt: skip
-
-    return update, bar.stop
-
-
-def amount(step: "Progress") -> str:
-    """``1,024 of 400,000 tokens``, or without the total where it is not known."""
-    return f"{step.tokens:,} tokens" if step.total is None else f"{step.tokens:,} of {step.total:,} tokens"
+def already(one: "Made") -> str:
+    done = "its older revisions were dropped" if one.dropped else "nothing was done"
+    return f"Already harvested as {one.address}; {done}."

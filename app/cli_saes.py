@@ -29,7 +29,8 @@ def import_sae(
     from app.corpus.sources import documents
     from app.errors import BadRequest, InvalidSAE
     from app.harvest import hub, imports
-    from app.harvest.job import check_slug, default_slug, read_sae, resolved
+    from app.harvest.job import read_sae, resolved
+    from app.harvest.names import check_slug, default_slug
     from app.sae.base import SAEFormatError
     from app.sae.formats import recognise
     from app.sae.formats.files import Options, Source

@@ -22,6 +22,7 @@ def main(run: int, slug: str) -> None:
     try:
         while slug == "slow" or done < 100:
             done += 10
+            log.kept(f"harvest-{slug}.pt", done)
             if log.beat(done, 100_000 if slug == "slow" else 100, 0, 0.05 * done):
                 raise KeyboardInterrupt
             time.sleep(0.05)

@@ -55,10 +55,11 @@ def runs(engine, harvested):
     command = {"sae": "/somewhere/" + "long/" * 30, "model": "/models/tiny", "corpus": "pkg:brown", "slug": SLUG}
     common = {"kind": "harvest", "slugs": [SLUG], "command": command, "started": func.now(), "beat": func.now()}
     values = {
-        "running": {"tokens": 250_000, "total": 1_000_000, "tokens_per_second": 1234.5},
+        "running": {"tokens": 250_000, "total": 1_000_000, "tokens_per_second": 1234.5, "facts": {"kept": 250_000},
+                    "command": command | {"tokens": 1_000_000}},
         "failed": {"finished": func.now(), "message": "The SAE reads d_in 64; the subject has 32."},
         "done": {"finished": func.now(), "revisions": [harvested[0]], "metrics": {SLUG: {"fvu": 0.25, "l0": 4.0}}},
-    }
+    }  # fmt: skip
     with engine.begin() as connection:
         return {
             state: connection.execute(

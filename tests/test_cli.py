@@ -10,6 +10,7 @@ import sys
 import time
 
 import pytest
+import typer
 
 from app import cli
 from tests.conftest import public_folder
@@ -69,6 +70,21 @@ def test_refusals_are_one_line(arguments, says, monkeypatch, capsys, sae_folder,
     assert ".." not in line
     assert not (tmp_path / "out").exists()
     assert not (home / "saes").exists()
+
+
+COMMANDS = typer.main.get_command(cli.app).commands
+
+
+@pytest.mark.parametrize("command", [None, *COMMANDS])
+def test_every_command_has_its_help_as_it_is_written(command, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["saescope", *([command] if command else []), "--help"])
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    cli.main()
+    told = " ".join(capsys.readouterr().out.split())
+    assert "Usage: " in told
+    shown = COMMANDS[command].params if command else []
+    assert [one.name for one in shown if one.help and not one.hidden and one.help not in told] == []
+    assert "hf:owner/repo[/folder][@revision]" in told or command != "import"
 
 
 def test_a_fault_nobody_foresaw_is_one_line_and_says_how_to_see_more(monkeypatch, capsys):

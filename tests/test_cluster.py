@@ -36,7 +36,7 @@ subject = load_subject(folder, "tiny", dtype="float32", device="cpu")
 corpus = Held(cut(long_text(), subject.encode, bos_id=subject.bos_id, context=64))
 saes = [random_sae(), make("abstopk")]
 parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=256, reconstruct_every=2)
-total = int(corpus.lengths().sum())
+total = corpus.counted(subject.special_ids)
 one = harvest(subject, saes, corpus, parameters, context=64)
 
 ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False)

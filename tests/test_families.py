@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from app.harvest.batches import counted, pad
-from app.harvest.imports import find, keep
+from app.harvest.imports import keep
 from app.harvest.job import Job, read_sae, resolved, run_job
 from app.harvest.parameters import Parameters
 from app.harvest.reading import beside
@@ -37,8 +37,8 @@ def explored(tiny, sequences, own, home):
     for name in FAMILIES:
         folder = public_folder() / name
         save(folder, make(name))
-        keep(read_sae(folder), f"family-{name}", home, {"source": str(folder)})
-        job = Job(f"family-{name}", find(f"family-{name}", home), "test text", 64, PARAMETERS)
+        imported = keep(read_sae(folder), f"family-{name}", home, {"source": str(folder)})
+        job = Job(f"family-{name}", imported, "test text", 64, PARAMETERS)
         run_job(job, tiny, sequences, engine, home)
     engine.dispose()
 

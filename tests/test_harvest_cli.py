@@ -33,11 +33,12 @@ def saescope(own, tiny_folder):
                    "SAESCOPE_BATCH_TOKENS": "512", "SAESCOPE_DEVICE": "cpu"}  # fmt: skip
     home = public_folder()
 
-    def run(*options):
-        command = [sys.executable, "-m", "app.cli", "harvest", "--model", tiny_folder, "--context", "32"]
+    def run(*options, model=("--model", tiny_folder)):
+        command = [sys.executable, "-m", "app.cli", "harvest", *model, "--context", "32"]
         command += ["--home", home, *options]
         return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, env=environment)
 
+    run.home = home
     return run
 
 
@@ -65,6 +66,16 @@ def test_two_saes_over_chats_in_one_pass(saescope, own, saes, chats):
     assert done.returncode == 0, done.stderr
     assert [line.split("@")[0] for line in done.stdout.splitlines()] == ["a", "b"]
     assert "1 document was skipped: chats.jsonl:5" in done.stderr
+    for slug in "ab":
+        assert f"This harvest makes a new SAE named {slug}." in done.stderr
+    stages = [line for line in done.stderr.splitlines() if line.endswith(" ...")]
+    measured = [
+        "measuring loss recovered",
+        "finding neighbours, promoted tokens and labels",
+        "copying into the database",
+    ]
+    assert stages == ["loading the subject ...", *(f"{slug}: {stage} ..." for slug in "ab" for stage in measured)]
+    assert " 0 s left" not in done.stderr
     found = rows(own, "SELECT slug, tokens, facts FROM harvest JOIN sae ON sae.id = sae_id ORDER BY slug")
     assert [row["slug"] for row in found] == ["a", "b"]
     assert found[0]["tokens"] == found[1]["tokens"]
@@ -80,17 +91,42 @@ def test_two_saes_over_chats_in_one_pass(saescope, own, saes, chats):
     assert ids[1] != 1
 
 
+def test_a_harvested_sae_is_named_and_brings_its_weights_hook_and_subject(saescope, own, chats, tiny_folder):
+    """The revision would be another one if any of them was."""
+    before = rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'")
+    for name in ("a", f"a@{before[0]['revision']}"):
+        done = saescope("--sae", name, "--corpus", f"jsonl:{chats}", model=())
+        assert done.returncode == 0, done.stderr
+        assert rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'") == before
+        run = rows(own, "SELECT command, message, state FROM run ORDER BY id DESC LIMIT 1")[0]
+        assert (run["command"]["model"], run["command"]["slug"]) == (str(tiny_folder), ["a"])
+        told = f"Already harvested as a@{before[0]['revision']}; nothing was done."
+        assert (done.stdout, run["state"], run["message"]) == (f"{told}\n", "done", told)
+        assert "loss recovered" not in done.stderr
+    assert "no revision '0'" in saescope("--sae", "a@0", "--corpus", f"jsonl:{chats}", model=()).stderr
+
+
 def test_the_same_again_is_there_already_and_another_seed_of_text_replaces_it(saescope, own, saes, chats, tmp_path):
     options = ("--sae", saes / "topk", "--slug", "a", "--corpus")
     before = rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'")
-    assert saescope(*options, f"jsonl:{chats}").returncode == 0
-    assert rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'") == before
     (tmp_path / "other.txt").write_text("Another text about cats and rivers and the sea in the sun. " * 40)
+    copied = saescope("--sae", saes / "topk", "--corpus", f"jsonl:{chats}")
+    assert "This harvest makes a new SAE named " in copied.stderr
+    assert "The same weights are here as a; --slug a would make this a revision of that." in copied.stderr
     done = saescope(*options, f"text:{tmp_path / 'other.txt'}", "--pack", "--replace")
     assert done.returncode == 0, done.stderr
     after = rows(own, "SELECT id, revision FROM sae WHERE slug = 'a'")
     assert len(after) == 1
     assert after[0]["revision"] != before[0]["revision"]
+    goes = f"these, but for the one it makes itself: {before[0]['revision']} (jsonl:{chats},"
+    assert goes in done.stderr
+    assert done.stderr.index(goes) < done.stderr.index("measuring")
+    assert f"Dropped a@{before[0]['revision']}." in done.stdout
+    made = f"'{before[0]['revision']}' = ANY(revisions) AND 'a' = ANY(slugs)"
+    facts = rows(own, f"SELECT facts FROM run WHERE {made}")
+    assert facts
+    assert all(run["facts"]["gone"] == {f"a@{before[0]['revision']}": "replaced"} for run in facts)
+    assert len(list((saescope.home / "saes").glob("a-*"))) == 1
     assert rows(own, "SELECT name FROM corpus ORDER BY id")[-1]["name"].endswith("(packed)")
 
 

@@ -115,7 +115,7 @@ def test_ctrl_c_at_the_very_end_of_the_pass_is_not_lost(tiny, sequences, tmp_pat
     file = tmp_path / "checkpoint.pt"
 
     def interrupt(progress):
-        if progress.tokens == sum(sequences.lengths()):
+        if progress.tokens == progress.total:
             os.kill(os.getpid(), signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
@@ -123,6 +123,23 @@ def test_ctrl_c_at_the_very_end_of_the_pass_is_not_lost(tiny, sequences, tmp_pat
     again = []
     run(tiny, sequences, parameters, file, again.append)
     assert again == []  # every batch was kept
+
+
+def test_progress_counts_the_tokens_that_the_sae_does(tiny, sequences, tmp_path):
+    """BOS is read with every sequence and counts nowhere; what was asked for stands until the corpus is known."""
+    parameters = Parameters(top=5, per_interval=2, width=16, batch_tokens=128)
+    file, told = tmp_path / "checkpoint.pt", []
+
+    def interrupt(progress):
+        told.append(progress)
+        return len(told) == 3
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny, sequences, parameters, file, interrupt, total=7)
+    counted = [sum(int(i) not in tiny.special_ids for i in s.token_ids) for s in sequences]
+    done = run(tiny, sequences, parameters, file, told.append, total=7).harvesters[0]
+    assert told[3].resumed == told[2].tokens
+    assert told[-1].tokens == told[-1].total == done.stats.positions == sum(counted) < sum(sequences.lengths())
 
 
 class Killed(Exception):

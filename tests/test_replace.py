@@ -5,10 +5,12 @@ from dataclasses import replace
 
 import pytest
 from fastapi.testclient import TestClient
-from sqlalchemy import text
+from sqlalchemy import insert, text
 
 from app.harvest.job import Job, run_job
 from app.main import create_app
+from app.store import tables as t
+from app.store.bulk import CorpusRows, _upsert_corpus
 from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from app.store.replace import drop_older, sweep
@@ -76,7 +78,7 @@ def test_a_page_that_was_being_read_is_waited_for(database, own, harvested, tiny
         new = run_job(
             Job("waited", folder, "test text", 64, replace(parameters, seed=9)), tiny, sequences, database, own.home
         )
-        dropping = threading.Thread(target=drop_older, args=(database, "waited", new))
+        dropping = threading.Thread(target=drop_older, args=(database, own.home, "waited", new))
         dropping.start()
         dropping.join(1.0)
         assert dropping.is_alive()
@@ -85,6 +87,31 @@ def test_a_page_that_was_being_read_is_waited_for(database, own, harvested, tiny
     dropping.join(30)
     assert not dropping.is_alive()
     assert f"latent_{number}" not in partitions(database)
+
+
+def test_a_corpus_that_a_harvest_is_being_saved_over_is_not_swept(database, own, harvested, tiny, sequences):
+    """It has been found, and nothing refers to it yet."""
+    _, parameters, folder = harvested
+    run_job(Job("using", folder, "test text", 64, parameters), tiny, sequences, database, own.home)
+    corpus = CorpusRows("test text", sequences.sha256(), 64, 0, lambda: iter(()), lambda: iter(()))
+    with database.begin() as connection:
+        held = connection.execute(text("SELECT * FROM sae WHERE slug = 'using'")).mappings().one()
+        kept = connection.execute(text("SELECT * FROM harvest WHERE sae_id = :id"), held).mappings().one()
+        connection.execute(text("DELETE FROM sae"))
+    with database.connect() as saving:
+        number = _upsert_corpus(saving, corpus)
+        sweeping = threading.Thread(target=sweep, args=(database,))
+        sweeping.start()
+        sweeping.join(1.0)
+        assert sweeping.is_alive()
+        saving.execute(insert(t.sae).values(**held))
+        saving.execute(insert(t.harvest).values(**{**kept, "corpus_id": number}))
+        saving.commit()
+    sweeping.join(30)
+    assert not sweeping.is_alive()
+    with database.begin() as connection:
+        assert connection.execute(text("SELECT count(*) FROM corpus")).scalar_one() == 1
+        connection.execute(text("DELETE FROM sae"))
 
 
 def test_what_a_killed_replacement_left_is_swept(database, own, harvested, tiny, sequences):

@@ -1,6 +1,7 @@
 """Harvests that are started, watched, stopped and resumed: real Postgres, real processes, the real site."""
 
 import json
+import re
 import sys
 import time
 from pathlib import Path
@@ -133,6 +134,49 @@ def test_a_run_tells_its_progress_and_is_told_to_stop(engine, monkeypatch):
     assert row.finished >= row.started
 
 
+def test_a_run_tells_its_stage_its_checkpoint_and_what_was_skipped_beside_the_facts_of_others(engine):
+    log = RunLog.start(engine, ["a"], {}, None)
+    log.doing("loading the subject")
+    assert stored(engine, log.id).facts == {"stage": "loading the subject"}
+    with engine.begin() as connection:
+        connection.execute(update(t.run).where(t.run.c.id == log.id).values(facts={"theirs": 1}))
+    log.note("One.")
+    log.note("Two.")
+    log.kept("harvest-a.pt", 0)
+    assert not log.resumable
+    log.kept("harvest-a.pt", 64)
+    assert log.resumable
+    log.beat(100, None, 0, 2.0)
+    wanted = {"theirs": 1, "stage": None, "notes": ["One.", "Two."], "checkpoint": "harvest-a.pt", "kept": 64}
+    assert stored(engine, log.id).facts == wanted
+    log.doing("measuring loss recovered")
+    log.skipped(1, [("a.txt", "not UTF-8")])
+    log.finish("stopped")
+    wanted["skipped"] = {"count": 1, "named": [["a.txt", "not UTF-8"]]}
+    assert stored(engine, log.id).facts == wanted
+
+
+def test_runs_from_before_their_facts_were_kept_can_be_carried_on(own):
+    from alembic import command
+    from alembic.config import Config
+
+    from app.store.migrate import ROOT
+
+    engine = sync_engine(database_url(database_beside(own, "older")))
+    config = Config()
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0007")
+        row = "INSERT INTO run (kind, slugs, command, state, tokens) VALUES ('harvest', '{{a}}', '{{}}', '{}', {})"
+        for state, tokens in (("stopped", 50), ("failed", 0), ("done", 100)):
+            connection.exec_driver_sql(row.format(state, tokens))
+        command.upgrade(config, "head")
+        facts = connection.execute(select(t.run.c.facts).order_by(t.run.c.id)).scalars().all()
+    engine.dispose()
+    assert facts == [{"kept": 50}, {}, {}]
+
+
 def test_a_run_says_that_it_lives_while_it_has_no_progress_to_tell(engine, monkeypatch):
     monkeypatch.setattr("app.store.runs.ALIVE_SECONDS", 0.05)
     log = RunLog.start(engine, ["a"], {}, None)
@@ -169,39 +213,53 @@ def test_a_queued_run_is_taken_over_and_an_ended_one_is_not(engine):
     log.finish("stopped")
 
 
-def test_a_finished_run_keeps_the_metrics_that_were_saved(engine):
-    with engine.begin() as connection:
-        subject = connection.execute(insert(t.subject).values(name="s", path="s", facts={}).returning(t.subject.c.id))
-        corpus = connection.execute(
-            insert(t.corpus)
-            .values(name="c", sha256="c", context=8, sequences=1, documents=1, tokens=8)
-            .returning(t.corpus.c.id)
-        )
-        sae = connection.execute(
-            insert(t.sae)
-            .values(
-                slug="a", revision="0123456789", subject_id=subject.scalar_one(), reads=[], writes=[], d_in=1, signed=0,
-                architecture="topk", n_latents=1, config={}, path="a", sha256="a",
+@pytest.fixture
+def saved(engine):
+    """Makes a revision's rows, without latents."""
+
+    def make(slug, revision):
+        with engine.begin() as connection:
+            made = {
+                "subject": {"name": revision, "path": "s", "facts": {}},
+                "corpus": {
+                    "name": "c", "sha256": revision, "context": 8, "sequences": 1, "documents": 1, "tokens": 8
+                },
+            }  # fmt: skip
+            subject, corpus = (
+                connection.execute(insert(table).values(**made[table.name]).returning(table.c.id)).scalar_one()
+                for table in (t.subject, t.corpus)
             )
-            .returning(t.sae.c.id)
-        ).scalar_one()  # fmt: skip
-        connection.execute(
-            insert(t.harvest).values(
-                sae_id=sae, corpus_id=corpus.scalar_one(), parameters={}, metrics={"fvu": 0.5, "l0": 2.0}, dead=0,
-                density_edges=[], density_counts=[], tokens=8, seconds=1.0,
-            )
-        )  # fmt: skip
-    log = RunLog.start(engine, ["a"], {}, None)
-    log.finish("done", revisions=["0123456789"])
-    assert stored(engine, log.id).metrics == {"a": {"fvu": 0.5, "l0": 2.0}}
+            sae = connection.execute(
+                insert(t.sae)
+                .values(
+                    slug=slug, revision=revision, subject_id=subject, reads=[], writes=[], d_in=1, signed=0,
+                    architecture="topk", n_latents=1, config={}, path="a", sha256="a",
+                )
+                .returning(t.sae.c.id)
+            ).scalar_one()  # fmt: skip
+            connection.execute(
+                insert(t.harvest).values(
+                    sae_id=sae, corpus_id=corpus, parameters={}, metrics={"fvu": 0.5, "l0": 2.0}, dead=0,
+                    density_edges=[], density_counts=[], tokens=8, seconds=1.0,
+                )
+            )  # fmt: skip
+
+    yield make
     with engine.begin() as connection:
         for table in (t.sae, t.subject, t.corpus):
             connection.execute(table.delete())
 
 
+def test_a_finished_run_keeps_the_metrics_that_were_saved(engine, saved):
+    saved("a", "0123456789")
+    log = RunLog.start(engine, ["a"], {}, None)
+    log.finish("done", revisions=["0123456789"])
+    assert stored(engine, log.id).metrics == {"a": {"fvu": 0.5, "l0": 2.0}}
+
+
 def test_a_run_without_a_sign_of_life_is_shown_as_lost_and_resumed(site, engine):
-    run = add(engine, beat=ago(150), started=ago(300), tokens=10, total=20)
-    alive = add(engine, beat=func.now(), started=ago(10))
+    run = add(engine, beat=ago(150), started=ago(300), tokens=10, total=20, facts={"kept": 10})
+    alive = add(engine, beat=func.now(), started=ago(10), command={"slug": "slow"})
     assert site.get(f"/harvests/{alive}.json").json()["state"] == "running"
     told = site.get(f"/harvests/{run}.json").json()
     assert (told["state"], told["refresh"], told["resumable"]) == ("lost", False, True)
@@ -213,9 +271,79 @@ def test_a_run_without_a_sign_of_life_is_shown_as_lost_and_resumed(site, engine)
     new = int(answer.headers["location"].rpartition("/")[2])
     assert (stored(engine, new).state, stored(engine, new).command) == ("queued", {"slug": "quick"})
     assert site.get(f"/harvests/{run}.json").json()["message"] == f"Its process died; run {new} carries on."
-    lost = add(engine, beat=ago(90))
+    lost = add(engine, beat=ago(90), command={"slug": "other"})
+    told = site.get(f"/harvests/{lost}.json").json()
+    assert (told["resumable"], told["message"]) == (
+        False,
+        "Nothing was heard of it for 1 minute: its process has died.",
+    )
     site.post(f"/api/harvests/{lost}/stop")
     assert stored(engine, lost).state == "stopped"
+
+
+def test_only_revisions_that_are_here_are_linked_to(site, engine, saved):
+    saved("quick", "0123456789")
+    common = {"state": "done", "slugs": ["quick", "old", "lost"], "revisions": ["0123456789", "aaaaaaaaaa", "b"]}
+    run = add(engine, facts={"gone": {"old@aaaaaaaaaa": "replaced", "quick@0123456789": "removed"}}, **common)
+    told = [(sae["url"], sae["gone"]) for sae in site.get(f"/harvests/{run}.json").json()["saes"]]
+    assert told == [("/saes/quick@0123456789", None), (None, "replaced"), (None, "removed")]
+    for page in ("/harvests", f"/harvests/{run}"):
+        text = site.get(page).text
+        assert 'href="/saes/quick@0123456789"' in text
+        assert 'old@aaaaaaaaaa <span class="muted">(replaced)</span>' in text
+        assert "/saes/old" not in text
+
+
+def test_a_run_that_found_everything_there_says_so(site, engine, saved):
+    saved("quick", "0123456789")
+    log = RunLog.start(engine, ["quick"], {}, None)
+    log.already(["quick@0123456789"])
+    log.finish("done", "Already harvested as quick@0123456789; nothing was done.", ["0123456789"])
+    assert site.get(f"/harvests/{log.id}.json").json()["already"]
+    for page in ("/harvests", f"/harvests/{log.id}"):
+        text = site.get(page).text
+        assert "already harvested" in text
+        assert "nothing was done" in text
+        assert "<progress" not in text
+        assert "0 tokens" not in text
+        assert ">0<" not in text
+
+
+def test_a_run_is_resumed_only_where_that_would_carry_on(site, engine):
+    """Each of the command ``mine`` unless it is said otherwise."""
+    mine, kept = {"slug": "quick", "tokens": 5}, {"checkpoint": "mine.pt", "kept": 5}
+
+    def ended(state="stopped", facts=kept, command=mine, **values):
+        return add(engine, state=state, facts=facts, command=command, **values)
+
+    def refused(run, says):
+        answer = site.post(f"/api/harvests/{run}/resume")
+        assert (answer.status_code, answer.json()["code"]) == (409, "run_ended")
+        assert says in answer.json()["message"]
+        page = site.get(f"/harvests/{run}").text
+        assert "Resume" not in page.replace("when resumed", "")
+
+    never_begun = ended("failed", {})
+    refused(never_begun, "it had kept nothing to carry on from; start it anew")
+    first = ended()
+    assert site.get(f"/harvests/{first}.json").json()["resumable"]
+    in_vain = ended("failed", {"checkpoint": "mine.pt", "kept": 0})  # the device was taken, say
+    refused(in_vain, "kept nothing")
+    assert site.get(f"/harvests/{first}.json").json()["resumable"]
+    ended("running", {}, beat=ago(90))  # a later one that died before it had kept anything
+    assert site.get(f"/harvests/{first}.json").json()["resumable"]
+    second = ended(command={"sae": "quick"})  # the same harvest, from a command typed in another way
+    refused(first, "a later run of the same harvest carried on from it")
+    assert site.get(f"/harvests/{second}.json").json()["resumable"]
+    waiting = ended("queued", {}, command={"sae": "quick"})
+    refused(second, "a later run of the same harvest")
+    refused(waiting, "stop it first")
+    site.post(f"/harvests/{waiting}/stop")
+    refused(waiting, "kept nothing")
+    assert site.get(f"/harvests/{second}.json").json()["resumable"]
+    done = ended("done")
+    refused(done, "it is done")
+    assert [run["id"] for run in site.get("/harvests.json").json()["items"] if run["resumable"]] == []
 
 
 def test_runs_are_listed_newest_first_page_by_page(site, engine):
@@ -234,7 +362,8 @@ def test_runs_are_listed_newest_first_page_by_page(site, engine):
         assert site.post(f"/harvests/{run}/stop").status_code == 404
 
 
-def test_what_runs_refreshes_itself_and_what_has_ended_does_not(site, engine):
+def test_what_runs_refreshes_itself_and_what_has_ended_does_not(site, engine, saved):
+    saved("quick", "0123456789")
     assert "hx-trigger" not in site.get("/harvests").text
     run = add(engine, tokens=25, total=100, tokens_per_second=5.0, started=func.now(), beat=func.now())
     page = site.get("/harvests").text
@@ -245,6 +374,11 @@ def test_what_runs_refreshes_itself_and_what_has_ended_does_not(site, engine):
     with engine.begin() as connection:
         connection.execute(update(t.run).values(tokens=100))
     assert "100 of 100 tokens (100%) · 5 tok/s · measuring and saving" in site.get(f"/harvests/{run}").text
+    with engine.begin() as connection:
+        connection.execute(update(t.run).values(facts={"stage": "measuring loss recovered", "notes": ["Said so."]}))
+    told = site.get(f"/harvests/{run}").text
+    assert "100 of 100 tokens (100%) · 5 tok/s · measuring loss recovered<" in told
+    assert "Said so." in told
     own = site.get(f"/harvests/{run}", headers={"hx-request": "true"}).text
     assert own.lstrip().startswith('<div id="run" hx-get')
     assert 'max="100" value="100"' in own
@@ -258,7 +392,8 @@ def test_what_runs_refreshes_itself_and_what_has_ended_does_not(site, engine):
     assert "8.5" in site.get("/harvests").text
 
 
-def test_a_harvest_is_started_from_the_form_watched_stopped_and_resumed(working, engine, tiny_folder, tmp_path):
+def test_a_harvest_is_started_from_the_form_watched_stopped_and_resumed(working, engine, saved, tiny_folder, tmp_path):
+    saved("quick", "0123456789")
     form = filled(tiny_folder, tmp_path)
     page = working.get("/harvests").text
     assert '<option value="quick" selected>quick</option><option value="slow">' in page
@@ -266,8 +401,8 @@ def test_a_harvest_is_started_from_the_form_watched_stopped_and_resumed(working,
     done = until(working, run, *ENDED)
     assert (done["state"], done["tokens"], done["total"]) == ("done", 100, 100)
     assert done["saes"][0] | {"metrics": None} == {
-        "sae": "quick", "revision": "0123456789", "url": "/saes/quick@0123456789", "fvu": 0.25, "l0": 4.0,
-        "metrics": None,
+        "sae": "quick", "revision": "0123456789", "url": "/saes/quick@0123456789", "gone": None, "already": False,
+        "fvu": 0.25, "l0": 4.0, "metrics": None,
     }  # fmt: skip
     assert done["command"] == {
         "sae": str(working.app.state.saescope.settings.home / "imports" / "quick"), "model": str(tiny_folder),
@@ -347,7 +482,7 @@ BAD = {
     "no such SAE": ({"sae_path": "/nowhere", "slug": "x"}, "No SAE folder at /nowhere"),
     "a folder without a name": ({"sae_path": "/tmp"}, "Give the SAE in /tmp a name"),
     "a bad name": ({"slug": "A b"}, "'A b' cannot name an SAE"),
-    "no subject": ({"model_path": ""}, "Choose a subject"),
+    "no subject": ({"model_path": ""}, "No subject is known for it: choose one, a Hugging Face folder"),
     "no such subject": ({"model_path": "/nowhere"}, "No model at /nowhere: config.json is missing"),
     "a subject of nobody": (
         {"model_path": "~nobody-there/x"},
@@ -377,6 +512,38 @@ def test_a_form_that_does_not_fit_is_one_sentence_and_stays_filled_in(site, engi
         assert f'name="{field}" value="{form[field]}"' in page
     with engine.connect() as connection:
         assert connection.execute(select(func.count()).select_from(t.run)).scalar() == 0
+
+
+def test_the_form_lists_what_a_replacement_drops_and_starts_when_that_is_agreed_to(
+    site, engine, saved, tiny_folder, tmp_path
+):
+    form = filled(tiny_folder, tmp_path, replace="on")
+    first = start(site, form)  # there is nothing to drop yet
+    site.post(f"/harvests/{first}/stop")
+    saved("quick", "aaaaaaaaaa")
+
+    def asked(**more):
+        answer = site.post("/harvests", data=form | more)
+        assert answer.status_code == 200
+        assert "Nothing has started yet." in answer.text
+        assert 'name="replace" checked' in answer.text
+        return re.search(r'name="replacing" value="([^"]*)"', answer.text)[1], answer.text
+
+    agreed, page = asked()
+    assert agreed == "quick@aaaaaaaaaa"
+    assert ">quick@aaaaaaaaaa</a>, over c, of 20" in page
+    saved("quick", "bbbbbbbbbb")  # meanwhile
+    agreed, page = asked(replacing=agreed)
+    assert agreed == "quick@bbbbbbbbbb quick@aaaaaaaaaa"
+    with engine.connect() as connection:
+        before = connection.execute(select(func.count()).select_from(t.run)).scalar_one()
+    run = start(site, form | {"replacing": agreed})
+    assert stored(engine, run).command["replace"] is True
+    site.post(f"/harvests/{run}/stop")
+    body = {"sae": "quick", "model": str(tiny_folder), "corpus": "pkg:brown", "replace": True}
+    assert site.post("/api/harvests", json=body).json()["state"] == "queued"
+    with engine.connect() as connection:
+        assert connection.execute(select(func.count()).select_from(t.run)).scalar_one() == before + 2
 
 
 def test_bodies_that_are_no_form_are_refused(site, tiny_folder, tmp_path):
@@ -502,3 +669,8 @@ def test_a_real_harvest_is_done_from_the_form_and_seen_on_its_page(own, engine, 
         page = client.get("/harvests").text
         assert f'<option value="{tiny_folder.name}" selected>' in page
         assert told["saes"][0]["revision"] in client.get(f"/harvests/{run}").text
+    with TestClient(create_app(own.model_copy(update={"worker": False}))) as client:
+        form = filled(tiny_folder, tmp_path, sae_path=f"quick@{told['saes'][0]['revision']}", model_path="")
+        command = client.get(f"/harvests/{start(client, form)}.json").json()["command"]
+        assert (command["slug"], command["model"]) == ("quick", str(tiny_folder))
+        assert Path(command["sae"]).parent == own.home / "saes"

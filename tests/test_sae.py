@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from app.errors import HarvestRunning, InvalidSAE, PortInUse
-from app.harvest.job import default_slug, read_sae
+from app.harvest.job import read_sae
+from app.harvest.names import default_slug
 from app.sae.acts import from_rows
 from app.sae.formats import saelens
 from app.sae.metrics import Reconstruction

@@ -138,3 +138,12 @@ def test_closing_stops_the_thread(tmp_path):
     store[0]
     store.close()
     assert not store._thread.is_alive()
+
+
+def test_tokens_are_counted_without_the_special_ones(tmp_path, monkeypatch):
+    rows = [Sequence(np.array([BOS, 7, 8, EOS, 9], dtype=np.int32), "a"), Sequence(np.array([BOS, 7]), "b", 1)]
+    monkeypatch.setattr("app.corpus.store.READ", 8)
+    with TokenStore(tmp_path) as store:
+        store.fill(lambda: iter(rows))
+        for corpus in (Held(rows), store):
+            assert (corpus.counted([BOS, EOS]), corpus.counted([BOS]), corpus.counted([])) == (4, 5, 7)

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 
 import pytest
 import torch
@@ -330,6 +331,8 @@ def test_settings_are_all_in_the_docs():
 
     told = (ROOT / "docs" / "settings.md").read_text()
     assert [name for name in Settings.model_fields if f"`SAESCOPE_{name.upper()}`" not in told] == []
+    code = "".join(file.read_text() for file in (ROOT / "app").rglob("*.py"))
+    assert {name for name in re.findall(r"SAESCOPE_[A-Z_]*[A-Z]", code) if f"`{name}`" not in told} == set()
 
 
 def test_a_database_that_does_not_answer_is_one_sentence_in_the_cli(monkeypatch, capsys):

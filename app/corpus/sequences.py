@@ -1,7 +1,7 @@
 """Documents cut into sequences of token ids, the unit that the subject reads."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -37,6 +37,7 @@ class Corpus(Numbered, Protocol):
 
     def __len__(self) -> int: ...
     def lengths(self) -> npt.NDArray[np.int64]: ...
+    def counted(self, special_ids: Collection[int]) -> int: ...
     def names(self) -> Iterator[tuple[int, str]]: ...
     def sha256(self) -> str: ...
     @property
@@ -52,6 +53,10 @@ class Held(list[Sequence]):
         """Tokens in each sequence."""
         return np.array([len(s.token_ids) for s in self], dtype=np.int64)
 
+    def counted(self, special_ids: Collection[int]) -> int:
+        """Tokens that are none of ``special_ids``."""
+        return sum(others(s.token_ids, special_ids) for s in self)
+
     def names(self) -> Iterator[tuple[int, str]]:
         """Every document's number and name."""
         found = {
@@ -63,6 +68,11 @@ class Held(list[Sequence]):
 
     def sha256(self) -> str:
         return corpus_hash(self)
+
+
+def others(token_ids: npt.NDArray[np.int32], special_ids: Collection[int]) -> int:
+    """How many of ``token_ids`` are none of ``special_ids``."""
+    return int((~np.isin(token_ids, list(special_ids))).sum())
 
 
 def cut(

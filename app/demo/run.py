@@ -8,7 +8,7 @@ from sqlalchemy import Engine
 
 from app.corpus.packages import Archive, Package, fetch
 from app.corpus.sources import Skipped
-from app.harvest.job import Job, run_job
+from app.harvest.job import Job, Made, run_jobs
 from app.harvest.parameters import Parameters
 from app.harvest.run import Watch
 from app.harvest.text import Text, sequences
@@ -62,12 +62,12 @@ def harvest_demo(
     *,
     on_step: Callable[[str], None] = lambda step: None,
     watch: Watch | None = None,
-) -> str:
-    """Prepare subject and corpus, harvest the bundled SAE; returns its revision."""
+) -> list[Made]:
+    """Prepare subject and corpus, harvest the bundled SAE."""
     on_step("Preparing the subject (SmolLM2-135M-Instruct)")
     subject: Subject = load_subject(prepare_subject(home), SUBJECT, dtype, device)
     on_step("Harvesting Wikipedia articles")
     skipped = Skipped()
     with sequences(Text(CORPUS, CONTEXT, tokens), subject, home, skipped) as corpus:
         job = Job(SLUG, SAE_FOLDER, CORPUS, CONTEXT, parameters)
-        return run_job(job, subject, corpus, engine, home, watch=watch, total=tokens)
+        return run_jobs([job], subject, corpus, engine, home, watch=watch, total=tokens, skipped=skipped)

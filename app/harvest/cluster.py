@@ -51,7 +51,6 @@ class State:
     """What comes back of a shard, or of several merged."""
 
     harvesters: list[dict[str, Any]]
-    tokens: int
     halved: bool
 
 
@@ -70,8 +69,7 @@ def read_shard(work: Work, shard: list[tuple[int, list[Sequence]]]) -> State:
         for part in reader.read(first, rows):
             for harvester, read in zip(harvesters, part, strict=True):
                 harvester.update(read.batch, read.x, read.y)
-    tokens = sum(len(s.token_ids) for _, rows in shard for s in rows)
-    return State([_mapped(harvester.state_dict(), torch.Tensor.cpu) for harvester in harvesters], tokens, reader.halved)
+    return State([_mapped(harvester.state_dict(), torch.Tensor.cpu) for harvester in harvesters], reader.halved)
 
 
 def join(work: Work, vocabulary: int, one: State, other: State) -> State:
@@ -81,7 +79,7 @@ def join(work: Work, vocabulary: int, one: State, other: State) -> State:
         mine, theirs = (_loaded(work, sae, vocabulary, l0, state) for state in states)
         mine.merge(theirs)
         merged.append(mine.state_dict())
-    return State(merged, one.tokens + other.tokens, one.halved or other.halved)
+    return State(merged, one.halved or other.halved)
 
 
 def _loaded(work: Work, sae: SAE, vocabulary: int, l0: float, state: dict[str, Any]) -> Harvester:
@@ -127,7 +125,7 @@ def cluster(address: str) -> Callable[..., Harvested]:
         reader = Reader(subject, saes, names=names)
         l0 = reader.l0(corpus)
         harvesters = reader.harvesters(parameters, context, l0)
-        place = restore(harvesters, checkpoint, corpus, watch.note)
+        place = restore(harvesters, checkpoint, corpus, watch)
         dtype = str(subject.dtype).removeprefix("torch.")
         work = Work(
             subject.path.absolute(), subject.name, dtype, [sae.to("cpu") for sae in saes], parameters, context, l0,
@@ -148,14 +146,15 @@ def cluster(address: str) -> Callable[..., Harvested]:
                                        device=subject.device)  # fmt: skip
                     theirs.load_state_dict(_mapped(mine, lambda tensor: tensor.clone().to(subject.device)))
                     harvester.merge(theirs)
-                after.seconds, place, halved = place.seconds, after, halved or state.halved
+                after.seconds, after.tokens = place.seconds, harvesters[0].stats.positions
+                place, halved = after, halved or state.halved
                 seconds = time.perf_counter() - started
                 if not known and corpus.complete:
-                    total, known = int(corpus.lengths().sum()), True
+                    total, known = corpus.counted(subject.special_ids), True
                 told = watch.progress(Progress(place.tokens, total, resumed, seconds))
                 asked = stop.asked or bool(told)
                 if checkpoint is not None and (asked or time.perf_counter() - saved >= checkpoint_seconds):
-                    save(harvesters, place, checkpoint, place.seconds + seconds)
+                    save(harvesters, place, checkpoint, place.seconds + seconds, watch)
                     saved = time.perf_counter()
                 if asked:
                     raise KeyboardInterrupt
@@ -184,13 +183,13 @@ class Tree:
 
     def waves(self, corpus: Corpus, start: Place, size: int) -> Iterator[tuple[Any, Place]]:
         """For each wave its merged State's reference, and how far the corpus has been read with it."""
-        digest, sequences, tokens = start.digest.copy(), start.sequences, start.tokens
+        digest, sequences = start.digest.copy(), start.sequences
         level: list[Any] = []
         shard: list[tuple[int, list[Sequence]]] = []
         held = 0
 
         def reached(digest: CorpusHash) -> Place:
-            return Place(sequences, tokens, 0.0, digest.copy())
+            return Place(sequences, digest=digest.copy())
 
         for first, rows in groups(corpus, self._batch_tokens, sequences):
             shard.append((first, rows))
@@ -199,14 +198,14 @@ class Tree:
                 held += len(sequence.token_ids)
             if held >= size:
                 level.append(self._read.remote(self._work, shard))
-                sequences, tokens = first + len(rows), tokens + held
+                sequences = first + len(rows)
                 shard, held = [], 0
                 if len(level) == 2 * self.workers:
                     yield self._merged(level), reached(digest)
                     level = []
         if shard:
             level.append(self._read.remote(self._work, shard))
-            sequences, tokens = shard[-1][0] + len(shard[-1][1]), tokens + held
+            sequences = shard[-1][0] + len(shard[-1][1])
         if level:
             yield self._merged(level), reached(digest)
 

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from app.corpus.sequences import Sequence
 from app.disk import room
-from app.errors import BadRequest, InvalidSAE
+from app.errors import BadRequest
 from app.harvest.batches import counted, groups, pad
 from app.harvest.reading import Hooks
-from app.paths import expanded
 from app.sae.base import SAE
 from app.sae.formats import save
 from app.sae.metrics import Reconstruction
@@ -124,20 +123,3 @@ def keep(sae: SAE, slug: str, home: Path, origin: dict[str, Any], *, replace: bo
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
-
-
-def find(text: str, home: Path) -> Path:
-    """The SAE ``text`` names: a path, or the slug of an import.
-
-    Raises:
-        InvalidSAE: neither.
-    """
-    path = expanded(text)
-    if path.exists():
-        return path
-    imported = home / "imports" / text
-    if "/" not in text and (imported / ORIGIN).is_file():
-        return imported
-    known = sorted(p.parent.name for p in (home / "imports").glob(f"*/{ORIGIN}"))
-    told = f" and no import of that name (there are: {', '.join(known)})" if known else ""
-    raise InvalidSAE(f"No SAE folder at {text}{told}.", path=text)

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Engine, select
 
 from app.corpus.sequences import Corpus, Sequence
 from app.corpus.sources import Skipped
-from app.errors import BadRequest, CorpusUnavailable, InvalidSAE
+from app.errors import CorpusUnavailable, InvalidSAE
 from app.harvest.artefact import artefact, kept
 from app.harvest.examples import example_columns
 from app.harvest.harvester import Harvester
@@ -21,6 +21,7 @@ from app.harvest.latents import density_histogram, facts, latent_columns
 from app.harvest.parameters import Parameters, parameters_json
 from app.harvest.recovery import recovered
 from app.harvest.run import Harvested, Watch, forget, harvest
+from app.harvest.standing import standing
 from app.harvest.subjects import HASHES, inside, subject_row
 from app.sae.base import SAE, SAEFormatError
 from app.sae.formats import read
@@ -79,27 +80,6 @@ def resolved(sae: SAE, subject: Subject) -> SAE:
     return replace(sae, config=replace(sae.config, reads=reads, writes=writes, heads=heads))  # type: ignore[type-var]
 
 
-def default_slug(sae: SAE) -> str:
-    """``{subject}-l{layer}-{architecture}-{n_latents}``."""
-    layer = re.search(r"\.(\d+)(?:\.|:|$)", sae.config.reads[0])
-    parts = [
-        sae.config.subject,
-        f"l{layer[1]}" if layer else None,
-        sae.config.architecture,
-        str(sae.config.n_latents),
-    ]
-    return re.sub(r"[^a-z0-9]+", "-", "-".join(p for p in parts if p).lower()).strip("-")
-
-
-def check_slug(slug: str) -> str:
-    if not re.fullmatch(r"[a-z0-9]+(?:[-.][a-z0-9]+)*", slug) or slug.endswith(".json") or len(slug) > 80:
-        raise BadRequest(
-            f"{slug[:100]!r} cannot name an SAE; use up to 80 lower-case letters and digits, separated by '-' or '.'.",
-            slug=slug,
-        )
-    return slug
-
-
 def revision_of(sha256: str, subject: str, parameters: Parameters, corpus_sha256: str) -> str:
     """First 10 hex digits of SHA-256 over weights, subject, harvest parameters and corpus."""
     told = json.dumps([sha256, subject, parameters_json(parameters), corpus_sha256], sort_keys=True)
@@ -135,9 +115,22 @@ class AlreadySaved(Exception):
     """Every SAE of the jobs has been harvested over this very corpus."""
 
 
+class Made(NamedTuple):
+    """What became of a job: its revision, whether that is new, and the older ones that went for it."""
+
+    slug: str
+    revision: str
+    fresh: bool
+    dropped: list[str]
+
+    @property
+    def address(self) -> str:
+        return f"{self.slug}@{self.revision}"
+
+
 def run_job(job: Job, subject: Subject, corpus: Corpus, engine: Engine, home: Path, **options: Any) -> str:
     """run_jobs for a single SAE; returns its revision."""
-    return run_jobs([job], subject, corpus, engine, home, **options)[0]
+    return run_jobs([job], subject, corpus, engine, home, **options)[0].revision
 
 
 def run_jobs(
@@ -152,9 +145,9 @@ def run_jobs(
     total: int | None = None,
     skipped: Skipped | None = None,
     replace_older: bool = False,
-) -> list[str]:
-    """Harvest the SAEs of ``jobs`` in one pass and save them; returns their revisions. A revision that is saved
-    already is left as it is. All jobs share corpus, context, parameters and dtype.
+) -> list[Made]:
+    """Harvest the SAEs of ``jobs`` in one pass and save them. A revision that is saved already is left as it is. All
+    jobs share corpus, context, parameters and dtype. Notes say beforehand which SAEs these make or add to.
 
     ``harvester`` makes the pass (app.harvest.run.harvest, or app.harvest.cluster's); ``total`` is the tokens wanted;
     ``skipped`` tells of documents left out of the corpus; ``replace_older`` drops the slugs' older revisions once the
@@ -165,6 +158,7 @@ def run_jobs(
             behind but a checkpoint to carry on from.
     """
     sha256, dtype = fingerprint(subject, home / HASHES), str(subject.dtype).removeprefix("torch.")
+    watch = watch or Watch()
     with ExitStack() as stack:
         ready = []
         for job in jobs:
@@ -173,15 +167,18 @@ def run_jobs(
             ready.append(Ready(job, in_dtype(sae, job.sae_dtype), folder, weights, sha256, dtype))
         for slug in sorted({job.slug for job in jobs}):
             stack.enter_context(harvest_lock(engine, slug))
+        with explained(), engine.connect() as connection:
+            for one in ready:
+                for line in standing(connection, one.job.slug, one.weights, replace=replace_older):
+                    watch.note(line)
+        saved: list[Ready] = []
         with suppress(AlreadySaved):
-            _pass_and_save(
-                ready, subject, corpus, engine, home, harvester, watch or Watch(), total, skipped or Skipped()
-            )
-    revisions = [one.revision(corpus.sha256()) for one in ready]
-    if replace_older:
-        for one, revision in zip(ready, revisions, strict=True):
-            drop_older(engine, one.job.slug, revision)
-    return revisions
+            saved = _pass_and_save(ready, subject, corpus, engine, home, harvester, watch, total, skipped or Skipped())
+        made = [Made(one.job.slug, one.revision(corpus.sha256()), one in saved, []) for one in ready]
+        if replace_older:
+            watch.doing("dropping older revisions")
+            made = [one._replace(dropped=drop_older(engine, home, one.slug, one.revision)) for one in made]
+    return made
 
 
 def _pass_and_save(
@@ -194,7 +191,12 @@ def _pass_and_save(
     watch: Watch,
     total: int | None,
     skipped: Skipped,
-) -> None:
+) -> list[Ready]:
+    """Those that were not there yet, harvested and saved.
+
+    Raises:
+        AlreadySaved: there is none.
+    """
     job = ready[0].job
     checkpoint = _checkpoint(ready, home, total)
     wanted: list[Ready] | None = None
@@ -232,8 +234,9 @@ def _pass_and_save(
     look()
     for one, accumulated in zip(ready, done.harvesters, strict=True):
         if wanted is None or one in wanted:
-            _save(one, accumulated, done, subject, corpus, engine, home, skipped)
+            _save(one, accumulated, done, subject, corpus, engine, home, skipped, _naming(watch, one, ready))
     forget(checkpoint)
+    return wanted or []
 
 
 def _checkpoint(ready: list[Ready], home: Path, total: int | None) -> Path:
@@ -263,12 +266,17 @@ def _save(
     engine: Engine,
     home: Path,
     skipped: Skipped,
+    doing: Callable[[str], None],
 ) -> None:
     job, sae = ready.job, ready.sae
     lengths = corpus.lengths()
     edges, counts = density_histogram(harvester.stats)
     dtypes = {"dtype": ready.subject_dtype, "sae_dtype": job.sae_dtype}
+    doing("measuring loss recovered")
     metrics = harvester.reconstruction.result() | recovered(subject, sae, corpus, job.parameters.recovery_sequences)
+    doing("finding neighbours, promoted tokens and labels")
+    columns = latent_columns(harvester, subject)
+    doing("copying into the database")
     with kept(ready.artefact, home / "saes" / f"{job.slug}-{ready.weights[:10]}") as stored:
         save_harvest(
             engine,
@@ -304,9 +312,14 @@ def _save(
                 done.seconds,
                 facts(harvester) | {"halved": done.halved, "skipped": {"count": skipped.count, "named": skipped.named}},
             ),
-            iter([latent_columns(harvester, subject)]),
+            iter([columns]),
             example_columns(harvester, lengths),
         )
+
+
+def _naming(watch: Watch, one: Ready, ready: list[Ready]) -> Callable[[str], None]:
+    """``watch.doing``, which says of which SAE where there are several."""
+    return lambda stage: watch.doing(f"{one.job.slug}: {stage}" if len(ready) > 1 else stage)
 
 
 def _sequences(corpus: Corpus) -> Iterator[Sequence]:

@@ -24,8 +24,9 @@ from app.subject.load import Subject
 
 @dataclass(frozen=True)
 class Progress:
-    """tokens counts what the subject has read, padding left out; total is None while the corpus is still read;
-    resumed is what an earlier run had done."""
+    """tokens are those that count, as everywhere: not BOS, EOS or padding, though the subject reads these too. total
+    is what was asked for while the corpus is still read, then what it holds; None where nothing was asked. resumed is
+    what an earlier run had done."""
 
     tokens: int
     total: int | None
@@ -43,12 +44,16 @@ class Harvested(NamedTuple):
 
 @dataclass
 class Watch:
-    """What a pass tells, and is told. ``progress`` returns whether to stop after the batch at hand; ``between`` runs
-    after each batch and may raise to end the pass; ``note`` takes a sentence for the user."""
+    """What a harvest tells, and is told. ``progress`` returns whether to stop after the batch at hand; ``between`` runs
+    after each batch and may raise to end the pass; ``doing`` takes the name of what is done while no batch is read;
+    ``note`` a sentence for the user; ``kept`` the checkpoint's file and how many tokens it holds, at the start and
+    whenever it is written."""
 
     progress: Callable[[Progress], bool | None] = lambda progress: None
     between: Callable[[], None] = lambda: None
+    doing: Callable[[str], None] = lambda stage: None
     note: Callable[[str], None] = lambda line: None
+    kept: Callable[[Path, int], None] = lambda file, tokens: None
     stages: Stages = field(default_factory=Stages)
 
 
@@ -67,7 +72,7 @@ def harvest(
 ) -> Harvested:
     """Run or finish the pass for all ``saes`` at once. No sequence is longer than ``context`` tokens.
 
-    ``total`` is how many tokens are expected while the corpus is still read; then they are counted.
+    ``total`` is how many tokens were asked for, which stands until the whole corpus is known.
 
     ``checkpoint`` is a file for this very harvest: it is written by atomic rename after the batch in which
     ``checkpoint_seconds`` have passed since the last, and continued from if it is there and the sequences it has seen
@@ -85,12 +90,17 @@ def harvest(
     watch = watch or Watch()
     reader = Reader(subject, saes, watch.stages, names)
     harvesters = reader.harvesters(parameters, context, reader.l0(corpus))
-    place = restore(harvesters, checkpoint, corpus, watch.note)
+    place = restore(harvesters, checkpoint, corpus, watch)
     started = saved = time.perf_counter()
     resumed, known = place.tokens, False
 
     def spent() -> float:
         return place.seconds + time.perf_counter() - started
+
+    def keep() -> None:
+        if checkpoint is not None:
+            with watch.stages("checkpoint"):
+                save(harvesters, place, checkpoint, spent(), watch)
 
     with Interrupt() as stop:
         batches = groups(corpus, parameters.batch_tokens, place.sequences)
@@ -106,21 +116,20 @@ def harvest(
             for sequence in rows:
                 place.digest.add(sequence)
             place.sequences = first + len(rows)
-            place.tokens += sum(len(s.token_ids) for s in rows)
+            place.tokens = harvesters[0].stats.positions
             if not known and corpus.complete:
-                total, known = int(corpus.lengths().sum()), True
+                total, known = corpus.counted(subject.special_ids), True
             told = watch.progress(Progress(place.tokens, total, resumed, time.perf_counter() - started))
             asked = stop.asked or bool(told)
             due = time.perf_counter() - saved >= checkpoint_seconds
-            if checkpoint is not None and (due or asked):
-                with watch.stages("checkpoint"):
-                    save(harvesters, place, checkpoint, spent())
+            if due or asked:
+                keep()
                 saved = time.perf_counter()
             if asked:
                 raise KeyboardInterrupt
             watch.between()
-        if stop.asked and checkpoint is not None:
-            save(harvesters, place, checkpoint, spent())
+        if stop.asked:
+            keep()
     for harvester in harvesters:
         harvester.finish()
     return Harvested(harvesters, spent(), reader.halved)
@@ -128,7 +137,7 @@ def harvest(
 
 @dataclass
 class Place:
-    """How far a pass has come: sequences and tokens read, seconds spent in earlier runs, what was read."""
+    """How far a pass has come: sequences read, tokens counted, seconds spent in earlier runs, what was read."""
 
     sequences: int = 0
     tokens: int = 0
@@ -136,7 +145,7 @@ class Place:
     digest: CorpusHash = field(default_factory=CorpusHash)
 
 
-def save(harvesters: list[Harvester], place: Place, path: Path, seconds: float) -> None:
+def save(harvesters: list[Harvester], place: Place, path: Path, seconds: float, watch: Watch) -> None:
     partial = path.with_suffix(".partial")
     state = {
         "harvesters": [harvester.state_dict() for harvester in harvesters],
@@ -155,12 +164,20 @@ def save(harvesters: list[Harvester], place: Place, path: Path, seconds: float) 
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
+    watch.kept(path, place.tokens)
 
 
-def restore(harvesters: list[Harvester], path: Path | None, corpus: Corpus, note: Callable[[str], None]) -> Place:
+def restore(harvesters: list[Harvester], path: Path | None, corpus: Corpus, watch: Watch) -> Place:
     """Where to go on from. A checkpoint that cannot be read, or of a corpus that has changed, is set aside."""
-    if path is None or not path.is_file():
-        return Place()
+    place = Place()
+    if path is not None:
+        if path.is_file():
+            place = _restored(harvesters, path, corpus, watch.note)
+        watch.kept(path, place.tokens)
+    return place
+
+
+def _restored(harvesters: list[Harvester], path: Path, corpus: Corpus, note: Callable[[str], None]) -> Place:
     saved: Any = None
     with contextlib.suppress(Exception):  # torch raises many types for a file that is cut
         saved = torch.load(path, weights_only=True, map_location=harvesters[0].stats.count.device)
@@ -175,13 +192,13 @@ def restore(harvesters: list[Harvester], path: Path | None, corpus: Corpus, note
         except IndexError:
             break
         place.digest.add(sequence)
-        place.tokens += len(sequence.token_ids)
     if place.digest.hexdigest() != saved["sha256"]:
         path.rename(path.with_suffix(".outdated"))
         note("The corpus is not what it was at the checkpoint, which was set aside; the harvest starts over.")
         return Place()
     for harvester, state in zip(harvesters, saved["harvesters"], strict=True):
         harvester.load_state_dict(state)
+    place.tokens = harvesters[0].stats.positions
     return place
 
 

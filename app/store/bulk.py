@@ -164,7 +164,9 @@ def _upsert_subject(connection: Connection, subject: SubjectRow) -> int:
 
 
 def _upsert_corpus(connection: Connection, corpus: CorpusRows) -> int:
-    known = connection.execute(select(t.corpus.c.id).where(t.corpus.c.sha256 == corpus.sha256)).scalar()
+    # Locked, so that nobody takes it for unused before this harvest refers to it.
+    there = select(t.corpus.c.id).where(t.corpus.c.sha256 == corpus.sha256)
+    known = connection.execute(there.with_for_update(read=True, key_share=True)).scalar()
     if known is not None:
         return int(known)
     facts = {"name": storable(corpus.name), "sha256": corpus.sha256, "context": corpus.context, "tokens": corpus.tokens}

@@ -1,5 +1,7 @@
 """Bring a database to the newest schema."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -8,9 +10,21 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Engine
 
 from app.errors import DatabaseUnavailable
-from app.store.engine import explained
+from app.settings import Settings
+from app.store.engine import database_url, explained, sync_engine
 
 ROOT = Path(__file__).resolve().parents[2]
+
+
+@contextmanager
+def migrated(settings: Settings) -> Iterator[Engine]:
+    """The settings' database with the newest schema; let go at the end."""
+    engine = sync_engine(database_url(settings))
+    try:
+        migrate(engine)
+        yield engine
+    finally:
+        engine.dispose()
 
 
 def migrate(engine: Engine) -> None:

@@ -4,15 +4,31 @@ A run that says ``running`` or ``stopping`` and has not been heard of for a minu
 without a word. That is seen when it is read, and never stored.
 """
 
+from collections.abc import Set
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, func, insert, literal, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    FromClause,
+    Select,
+    any_,
+    case,
+    exists,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import BadRequest, RunEnded, UnknownRun
 from app.store import tables as t
+from app.store.runs import OPEN
 
 LOST_SECONDS = 60
 LARGEST = 2**63 - 1
@@ -40,7 +56,15 @@ class RunRecord:
     started: datetime | None
     beat: datetime | None
     finished: datetime | None
+    facts: dict[str, Any]  # app.store.runs tells which
     age: float | None
+    here: list[str]  # those of its revisions, as ``slug@revision``, that there are
+    followed: bool  # a later run of the same harvest has work of it in hand, or has done it
+
+    @property
+    def resumable(self) -> bool:
+        """Whether resuming it would carry on from what it has done."""
+        return self.state in RESUMABLE and bool(self.facts.get("kept")) and bool(self.command) and not self.followed
 
     @property
     def open(self) -> bool:
@@ -48,16 +72,36 @@ class RunRecord:
         return self.state in ("queued", "running", "stopping")
 
 
-def _silent() -> ColumnElement[bool]:
+def _silent(run: FromClause) -> ColumnElement[bool]:
     since = func.now() - func.make_interval(0, 0, 0, 0, 0, 0, LOST_SECONDS)
-    return t.run.c.state.in_(("running", "stopping")) & (t.run.c.beat < since)
+    return run.c.state.in_(("running", "stopping")) & (run.c.beat < since)
+
+
+def _heard(run: FromClause) -> ColumnElement[bool]:
+    return or_(run.c.beat.is_(None), ~_silent(run))
+
+
+def _followed() -> ColumnElement[bool]:
+    """Of the same command, or of the same checkpoint, which tells one harvest asked for in two ways."""
+    r, later = t.run.c, t.run.alias("later")
+    same = (later.c.command == r.command) | (later.c.facts["checkpoint"].astext == r.facts["checkpoint"].astext)
+    works = (later.c.state == "done") | (later.c.state.in_(OPEN) & _heard(later))
+    works |= later.c.facts["kept"].as_integer() > 0
+    return exists(select(later.c.id).where(later.c.id > r.id, same, works).correlate(t.run))
+
+
+def _here() -> ColumnElement[Any]:
+    s, r = t.sae.c, t.run.c
+    these = select(s.slug + "@" + s.revision).where(s.slug == any_(r.slugs), s.revision == any_(r.revisions))
+    return func.array(these.correlate(t.run).scalar_subquery())
 
 
 def _runs() -> Select[Any]:
     r = t.run.c
-    state = case((_silent(), literal("lost")), else_=r.state).label("state")
+    state = case((_silent(t.run), literal("lost")), else_=r.state).label("state")
     age = func.extract("epoch", func.now() - r.beat).label("age")
-    return select(*(state if column.name == "state" else column for column in r), age)
+    columns = (state if column.name == "state" else column for column in r)
+    return select(*columns, age, _here().label("here"), _followed().label("followed"))
 
 
 def _record(row: Any) -> RunRecord:
@@ -93,6 +137,16 @@ async def get_run(connection: AsyncConnection, run_id: int, *, lock: bool = Fals
     return _record(row)
 
 
+def in_progress(connection: Connection, slug: str, folders: Set[str]) -> int | None:
+    """A run of ``slug``, or one that reads an SAE in ``folders``, that is under way or waits."""
+    query = select(t.run.c.id, t.run.c.slugs, t.run.c.command).where(t.run.c.state.in_(OPEN), _heard(t.run))
+    for run, slugs, command in connection.execute(query.order_by(t.run.c.id)):
+        read = command.get("sae", [])
+        if slug in slugs or not folders.isdisjoint(read if isinstance(read, list) else [read]):
+            return int(run)
+    return None
+
+
 async def add_run(connection: AsyncConnection, slugs: list[str], command: dict[str, Any]) -> int:
     """A new run, queued."""
     values = {"kind": "harvest", "slugs": slugs, "command": command, "state": "queued"}
@@ -122,11 +176,15 @@ async def resume(connection: AsyncConnection, run_id: int) -> int:
     """Queue what ``run_id`` ran once more, as a new run; a harvest carries on from its checkpoint.
 
     Raises:
-        UnknownRun: there is none. RunEnded: it is still running, or done.
+        UnknownRun: there is none. RunEnded: it is still running, or done, or there is nothing to carry on from.
     """
     run = await get_run(connection, run_id, lock=True)
-    if run.state not in RESUMABLE:
-        told = "it is done" if run.state == "done" else "stop it first"
+    if not run.resumable:
+        told = "it had kept nothing to carry on from; start it anew"
+        if run.state not in RESUMABLE:
+            told = "it is done" if run.state == "done" else "stop it first"
+        elif run.followed:
+            told = "a later run of the same harvest carried on from it"
         raise RunEnded(f"Run {run_id} is {run.state} and cannot be resumed: {told}.", run=run_id, state=run.state)
     new = await add_run(connection, run.slugs, run.command)
     if run.state == "lost":

@@ -1,4 +1,9 @@
-"""A harvest tells the database how it is doing: what the harvesting process calls."""
+"""A harvest tells the database how it is doing: what the harvesting process calls.
+
+A run's ``facts`` are, as far as they are known: ``stage``, what is done besides reading; ``checkpoint``, its name, and
+``kept``, the tokens it holds; ``notes``, sentences for the page; ``skipped``, the documents left out; ``already``, the
+revisions it found saved; and, written by whoever drops them, ``gone``: what became of its revisions.
+"""
 
 import contextlib
 import threading
@@ -6,7 +11,8 @@ import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from sqlalchemy import Engine, ScalarSelect, func, insert, select, tuple_, update
+from sqlalchemy import ColumnElement, Engine, ScalarSelect, cast, func, insert, select, tuple_, update
+from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.errors import RunEnded, UnknownRun
@@ -30,6 +36,7 @@ class RunLog:
         self._due = 0.0
         self._stop_asked = False
         self._progress: dict[str, Any] = {}
+        self._facts: dict[str, Any] = {}
         self._ended = threading.Event()
         threading.Thread(target=self._live, name=f"run {run_id}", daemon=True).start()
 
@@ -71,10 +78,40 @@ class RunLog:
             "seconds": seconds,
             "tokens_per_second": (tokens - resumed) / max(seconds, 1e-9),
         }
+        self._facts["stage"] = None
         if time.monotonic() >= self._due:
-            self._write(beat=func.now(), **self._progress)
+            self._write(beat=func.now(), facts=self._merged(), **self._progress)
             self._due = time.monotonic() + BEAT_SECONDS
         return self._stop_asked
+
+    def doing(self, stage: str) -> None:
+        """What is done now, besides reading."""
+        self._facts["stage"] = stage
+        self._write(beat=func.now(), facts=self._merged(), **self._progress)
+
+    def note(self, line: str) -> None:
+        """A sentence for the run's page."""
+        self._facts["notes"] = [*self._facts.get("notes", []), line]
+
+    def kept(self, checkpoint: str, tokens: int) -> None:
+        """The checkpoint's name, which is the same for every run of the same harvest, and how many tokens it holds."""
+        if self.resumable != bool(tokens):
+            self._due = 0.0
+        self._facts |= {"checkpoint": checkpoint, "kept": tokens}
+
+    @property
+    def resumable(self) -> bool:
+        """Whether there is a checkpoint to carry on from."""
+        return bool(self._facts.get("kept"))
+
+    def already(self, addresses: Sequence[str]) -> None:
+        """The revisions, as ``slug@revision``, that were there before this run."""
+        if addresses:
+            self._facts["already"] = list(addresses)
+
+    def skipped(self, count: int, named: Sequence[tuple[str, str]]) -> None:
+        """Documents that were left out: how many, and the first with the reasons."""
+        self._facts["skipped"] = {"count": count, "named": list(named)}
 
     def finish(
         self,
@@ -92,12 +129,17 @@ class RunLog:
         if state == "done" and self._progress:  # a corpus may hold less than was asked for
             self._progress["total"] = self._progress["tokens"]
         saved = _metrics(self._slugs, revisions) if revisions else None
-        told = {"message": message, "revisions": list(revisions), "metrics": metrics or saved}
+        self._facts["stage"] = None
+        told = {"message": message, "revisions": list(revisions), "metrics": metrics or saved, "facts": self._merged()}
         self._write(state=state, finished=func.now(), **told, **self._progress)
 
     def _live(self) -> None:
         while not self._ended.wait(ALIVE_SECONDS):
             self._write(beat=func.now())
+
+    def _merged(self) -> ColumnElement[Any]:
+        """This run's facts beside those that others have written."""
+        return t.run.c.facts.op("||")(cast(self._facts, JSONB))
 
     def _write(self, **values: Any) -> None:
         query = update(t.run).where(t.run.c.id == self.id).values(**values).returning(t.run.c.state)

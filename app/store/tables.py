@@ -194,6 +194,7 @@ run = Table(
     Column("started", DateTime(timezone=True)),
     Column("beat", DateTime(timezone=True)),
     Column("finished", DateTime(timezone=True)),
+    Column("facts", JSONB, nullable=False, server_default=text("'{}'")),  # app.store.runs tells which
     Index("run_open", "id", postgresql_where=text("state IN ('queued', 'running', 'stopping')")),
 )
 

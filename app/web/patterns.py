@@ -151,14 +151,22 @@ def table(**query: str) -> LatentTable:
     )  # fmt: skip
 
 
+def result(**changes: Any) -> RunResult:
+    none = RunResult(
+        sae="an-sae", revision=None, url=None, gone=None, already=False, fvu=None, l0=None, metrics=None
+    )  # fmt: skip
+    return none.model_copy(update=changes)
+
+
 def run(state: str, **changes: Any) -> RunView:
     made = RunView(
-        id=3, state="running", saes=[RunResult(sae="an-sae", revision=None, url=None, fvu=None, l0=None, metrics=None)],
-        tokens=250_000, total=1_000_000, resumed=0, tokens_per_second=6500.0, seconds=38.0, seconds_left=115.0,
-        duration=None, message=None, command={}, command_line="saescope harvest", created=EPOCH, started=EPOCH,
-        beat=EPOCH, finished=None, refresh=True, stoppable=True, resumable=False, url="#",
+        id=3, state="running", said=SAID["running"], already=False, saes=[result()],
+        tokens=250_000, total=1_000_000, stage=None, resumed=0, tokens_per_second=6500.0, seconds=38.0,
+        seconds_left=115.0, duration=None, message=None, notes=[], command={}, command_line="saescope harvest",
+        created=EPOCH, started=EPOCH, beat=EPOCH, finished=None, refresh=True, stoppable=True, resumable=False,
+        url="#",
     )  # fmt: skip
-    return made.model_copy(update={"state": state, **changes})
+    return made.model_copy(update={"state": state, "said": SAID[state], **changes})
 
 
 def runs() -> list[RunView]:
@@ -166,7 +174,7 @@ def runs() -> list[RunView]:
     return [
         run("running"),
         run("running", id=4, total=None, seconds_left=None, resumed=120_000),
-        run("running", id=5, tokens=1_000_000, seconds_left=None),
+        run("running", id=5, tokens=1_000_000, stage="measuring loss recovered", seconds_left=None),
         run("stopping", id=6, stoppable=False),
         run("lost", id=7, message=lost, refresh=False, resumable=True, seconds_left=None),
     ]
@@ -212,7 +220,6 @@ async def patterns(request: Request) -> Response:
         empty_table=table(q="no such"),
         refused_table=table(density_min="much"),
         runs=runs(),
-        said=SAID,
         error=c.ErrorPage(
             status=404,
             title="Not found",

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from app import urls
 from app.jobs import options
-from app.store.run_queries import RESUMABLE, RunRecord
+from app.store.run_queries import RunRecord
 
 RunState = Literal["queued", "running", "stopping", "stopped", "failed", "done", "lost"]
 ORDER = ("sae", "slug", "model", "corpus", "tokens", "context")  # jsonb keeps none
@@ -24,31 +24,38 @@ SAID = {
 
 
 class RunResult(BaseModel):
-    """One SAE of a run; ``revision``, ``url`` and the metrics are None until it is saved."""
+    """One SAE of a run; ``revision``, ``url`` and the metrics are None until it is saved. ``already`` is whether it was
+    there before this run. A revision that is here no more has no ``url``, and ``gone`` says what became of it."""
 
     sae: str
     revision: str | None
     url: str | None
+    gone: Literal["replaced", "removed"] | None
+    already: bool
     fvu: float | None
     l0: float | None
     metrics: dict[str, Any] | None
 
 
 class RunView(BaseModel):
-    """A harvest: ``tokens`` of ``total`` are read, ``resumed`` of them by an earlier run of the same. ``lost`` is a
-    run whose process died without a word."""
+    """A harvest: ``tokens`` of ``total`` are read, ``resumed`` of them by an earlier run of the same; ``stage`` is what
+    is done while none is read. ``lost`` is a run whose process died without a word."""
 
     id: int
     state: RunState
+    said: str  # the state in words
+    already: bool  # every SAE was there, just so, before
     saes: list[RunResult]
     tokens: int
     total: int | None
+    stage: str | None
     resumed: int
     tokens_per_second: float
     seconds: float  # of the pass so far
     seconds_left: float | None
     duration: float | None  # from start to end
     message: str | None
+    notes: list[str]  # what it said on the way
     command: dict[str, Any]  # the options that start it again
     command_line: str  # the same as one types it
     created: datetime
@@ -89,14 +96,24 @@ class StartForm(BaseModel):
     pack: str = ""  # "on" where ticked, as the next two
     chat: str = ""
     replace: str = ""
+    replacing: str | None = ""  # the revisions that may go for it, as they were shown; None asks nobody
+
+
+class Going(BaseModel):
+    """A revision that a harvest with ``replace`` would drop."""
+
+    address: str
+    corpus: str
+    finished: str
 
 
 class StartBody(BaseModel):
-    """POST /api/harvests. ``sae`` is the name of an import or of an SAE here, or a folder; ``model`` is the name of a
-    subject here, or a folder. A name for the SAE, ``slug``, is needed where it is a folder."""
+    """POST /api/harvests. ``sae`` is the name of an import or of an SAE here (``name@revision`` is that revision), or a
+    folder; ``model`` is the name of a subject here, or a folder, and may be left out for an SAE that was harvested. A
+    name for the SAE, ``slug``, is needed where it is a folder."""
 
     sae: str
-    model: str
+    model: str | None = None
     corpus: str
     tokens: int | None = Field(default=None, ge=16)
     context: int = Field(default=128, ge=16)
@@ -116,6 +133,7 @@ class HarvestsPage(BaseModel):
     corpora: list[str]
     form: StartForm
     error: str | None
+    going: list[Going]  # what the form would drop, to be agreed to
     worker: bool
 
 
@@ -129,18 +147,24 @@ def view(run: RunRecord) -> RunView:
     moving = run.state == "running" and run.tokens < (run.total or 0) and run.tokens_per_second > 0
     end = run.finished or run.beat
     command = {name: run.command[name] for name in (*ORDER, *run.command) if name in run.command}
+    saes = [_result(run, number) for number in range(len(run.slugs))]
+    already = bool(saes) and all(one.already for one in saes)
     return RunView(
         id=run.id,
         state=run.state,
-        saes=[_result(run, number) for number in range(len(run.slugs))],
+        said="already harvested" if already else SAID[run.state],
+        already=already,
+        saes=saes,
         tokens=run.tokens,
         total=run.total,
+        stage=run.facts.get("stage") if run.open else None,
         resumed=run.resumed,
         tokens_per_second=round(run.tokens_per_second, 1),
         seconds=round(run.seconds, 2),
         seconds_left=((run.total or 0) - run.tokens) / run.tokens_per_second if moving else None,
         duration=(end - run.started).total_seconds() if run.started and end else None,
         message=run.message or _remedy(run),
+        notes=run.facts.get("notes", []),
         command=command,
         command_line=shlex.join(["saescope", "harvest", *options(command)]),
         created=run.created,
@@ -149,7 +173,7 @@ def view(run: RunRecord) -> RunView:
         finished=run.finished,
         refresh=run.open,
         stoppable=run.state in ("queued", "running", "lost"),
-        resumable=run.state in RESUMABLE and bool(run.command),
+        resumable=run.resumable,
         url=urls.harvest_run(run.id),
     )
 
@@ -158,10 +182,14 @@ def _result(run: RunRecord, number: int) -> RunResult:
     slug = run.slugs[number]
     revision = run.revisions[number] if number < len(run.revisions) else None
     metrics = (run.metrics or {}).get(slug) or {}
+    address = f"{slug}@{revision}"
+    here = address in run.here
     return RunResult(
         sae=slug,
         revision=revision,
-        url=urls.sae(f"{slug}@{revision}") if revision else None,
+        url=urls.sae(address) if here else None,
+        gone=run.facts.get("gone", {}).get(address, "removed") if revision and not here else None,
+        already=address in run.facts.get("already", []),
         fvu=metrics.get("fvu"),
         l0=metrics.get("l0"),
         metrics=metrics or None,
@@ -173,4 +201,5 @@ def _remedy(run: RunRecord) -> str | None:
         return None
     minutes = int((run.age or 0) // 60)
     since = f"{minutes} minute{'s' if minutes > 1 else ''}"
-    return f"Nothing was heard of it for {since}: its process has died. Resume carries on from its checkpoint."
+    on = " Resume carries on from its checkpoint." if run.resumable else ""
+    return f"Nothing was heard of it for {since}: its process has died.{on}"

@@ -3,47 +3,35 @@
 import asyncio
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi import Request
-from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.corpus.sources import PACKAGED, documents
 from app.errors import BadRequest, TextTooLong
-from app.harvest.imports import ORIGIN, find
-from app.harvest.job import check_slug
+from app.harvest.names import Known, Named, check_slug, imported
 from app.paths import expanded
-from app.store import queries as q
-from app.store import tables as t
-from app.web.run_contexts import Choice, StartForm
+from app.store.queries import RevisionRecord
+from app.web.run_contexts import Choice, Going, StartForm
 
 LONGEST = 64 * 1024
 SMALLEST = 16  # tokens of a sequence, and so of a corpus
 _READ_AT_ONCE = ("text", "jsonl", "parquet")  # corpora on this machine's disk
 
 
-class Known(NamedTuple):
-    """What can be named in the form: SAEs and subjects, each with its folder."""
-
-    saes: dict[str, Path]
-    subjects: dict[str, Path]
-
-    def sae_choices(self) -> list[Choice]:
-        return [Choice(value=slug, text=slug) for slug in self.saes]
-
-    def subject_choices(self) -> list[Choice]:
-        return [Choice(value=name, text=f"{name} ({folder})") for name, folder in self.subjects.items()]
-
-
 async def known(connection: AsyncConnection, home: Path) -> Known:
-    """Imports and the SAEs that were harvested before, by name; the subjects of these."""
-    harvested = {sae.slug: home / sae.path for sae in await q.list_saes(connection)}
-    imports = await asyncio.to_thread(lambda: [file.parent for file in (home / "imports").glob(f"*/{ORIGIN}")])
-    saes = harvested | {folder.name: folder for folder in imports}
-    subjects = await connection.execute(select(t.subject.c.name, t.subject.c.path).order_by(t.subject.c.name))
-    return Known(dict(sorted(saes.items())), {name: home / path for name, path in subjects})
+    """What can be named in the form."""
+    return await connection.run_sync(Known.read, home, await asyncio.to_thread(imported, home))
+
+
+def sae_choices(there: Known) -> list[Choice]:
+    return [Choice(value=slug, text=slug) for slug in there.slugs]
+
+
+def subject_choices(there: Known) -> list[Choice]:
+    return [Choice(value=name, text=f"{name} ({folder})") for name, folder in there.subjects.items()]
 
 
 def corpora() -> list[str]:
@@ -70,10 +58,31 @@ async def checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[
     Raises:
         BadRequest, InvalidSAE, CorpusUnavailable: the first thing that does not fit, in the order of the form.
     """
-    for text in form.model_dump().values():
+    for text in form.model_dump(exclude_none=True).values():
         if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
             raise BadRequest(f"{text[:40]!r} holds a character that no name and no path can hold.")
     return await asyncio.to_thread(_checked, form, there, home)
+
+
+class Unconfirmed(Exception):
+    """A form that would drop revisions; ``form`` is the same, agreeing to ``going``."""
+
+    def __init__(self, form: StartForm, going: list[Going]) -> None:
+        self.form, self.going = form, going
+
+
+def confirm(form: StartForm, slug: str, revisions: list[RevisionRecord]) -> None:
+    """
+    Raises:
+        Unconfirmed: the form replaces revisions other than those it was shown to.
+    """
+    going = [
+        Going(address=f"{slug}@{one.revision}", corpus=one.corpus, finished=f"{one.finished:%Y-%m-%d}")
+        for one in revisions
+    ]
+    shown = " ".join(one.address for one in going)
+    if shown != form.replacing:
+        raise Unconfirmed(form.model_copy(update={"replacing": shown}), going)
 
 
 def _checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[str, Any]]:
@@ -81,14 +90,13 @@ def _checked(form: StartForm, there: Known, home: Path) -> tuple[str, dict[str, 
         sae = form.sae_path or form.sae
         if not sae:
             raise BadRequest("Choose an SAE, or write the folder it is in.", field="sae")
-        named = sae in there.saes
-        folder = there.saes[sae] if named else find(sae, home)
-        if not (form.slug or named):
+        named = there.sae(sae)
+        if not (form.slug or named.slug):
             raise BadRequest(f"Give the SAE in {sae} a name; its pages will be at /saes/NAME.", field="slug")
-        slug = check_slug(form.slug or sae)
+        slug = check_slug(form.slug or named.slug or "")
         command = {
-            "sae": _absolute(folder),
-            "model": _absolute(_model(form, there)),
+            "sae": _absolute(named.folder),
+            "model": _absolute(_model(form, there, named)),
             "corpus": _corpus(form.corpus, home),
             "tokens": _number("Tokens", form.tokens) if form.tokens else None,
             "context": _number("Context", form.context or "128"),
@@ -105,12 +113,9 @@ def _absolute(path: Path) -> str:
     return str(expanded(str(path)).absolute())
 
 
-def _model(form: StartForm, there: Known) -> Path:
-    model = form.model_path or form.model
-    if not model:
-        raise BadRequest("Choose a subject, or write the folder it is in.", field="model")
-    folder = there.subjects.get(model, Path(model)) if not form.model_path else Path(model)
-    if not (expanded(str(folder)) / "config.json").is_file():
+def _model(form: StartForm, there: Known, sae: Named) -> Path:
+    folder = there.model(form.model_path or form.model, [sae.model])
+    if not (folder / "config.json").is_file():
         raise BadRequest(f"No model at {folder}: config.json is missing; give a Hugging Face folder.", field="model")
     return folder
 

@@ -8,10 +8,11 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from app import urls
 from app.errors import SaescopeError, UnknownRun
 from app.store import run_queries as q
+from app.store.queries import list_revisions
 from app.web import run_form
 from app.web.rendering import render_block, render_page
 from app.web.routes import html, json_of, state_of
-from app.web.run_contexts import SAID, HarvestsPage, RunList, RunPage, RunView, StartBody, StartForm, view
+from app.web.run_contexts import Going, HarvestsPage, RunList, RunPage, RunView, StartBody, StartForm, view
 
 router = APIRouter()
 PAGE = 30
@@ -39,29 +40,41 @@ async def load_run(request: Request, run: int) -> RunView:
 
 
 async def load_page(
-    request: Request, cursor: str | None, form: StartForm | None = None, error: str | None = None
+    request: Request,
+    cursor: str | None,
+    form: StartForm | None = None,
+    error: str | None = None,
+    going: list[Going] | None = None,
 ) -> HarvestsPage:
     state = state_of(request)
     async with state.database.connect() as db:
         there = await run_form.known(db, state.settings.home)
-    first = StartForm(sae=next(iter(there.saes), ""), model=next(iter(there.subjects), ""))
+    first = StartForm(sae=next(iter(there.slugs), ""), model=next(iter(there.subjects), ""))
     return HarvestsPage(
         runs=await load_runs(request, cursor),
         cursor=cursor,
-        saes=there.sae_choices(),
-        subjects=there.subject_choices(),
+        saes=run_form.sae_choices(there),
+        subjects=run_form.subject_choices(there),
         corpora=run_form.corpora(),
         form=form or first,
         error=error,
+        going=going or [],
         worker=state.settings.worker,
     )
 
 
 async def start(request: Request, form: StartForm) -> int:
+    """
+    Raises:
+        Unconfirmed: it would drop revisions, and the form does not agree to just these.
+    """
     state = state_of(request)
     async with state.database.connect() as db:
         there = await run_form.known(db, state.settings.home)
     slug, command = await run_form.checked(form, there, state.settings.home)
+    if form.replace and form.replacing is not None:
+        async with state.database.connect() as db:
+            run_form.confirm(form, slug, await list_revisions(db, slug))
     return await state.harvests.start([slug], command)
 
 
@@ -80,9 +93,9 @@ async def harvests_json(request: Request, cursor: str | None = None) -> Response
 async def harvests(request: Request, cursor: str | None = None) -> Response:
     if fragment(request):
         runs = await load_runs(request, cursor)
-        return HTMLResponse(render_block("harvests.html", "runs", runs=runs, cursor=cursor, said=SAID))
+        return HTMLResponse(render_block("harvests.html", "runs", runs=runs, cursor=cursor))
     page = await load_page(request, cursor)
-    return html("harvests.html", request, page=page, runs=page.runs, cursor=cursor, said=SAID)
+    return html("harvests.html", request, page=page, runs=page.runs, cursor=cursor)
 
 
 @router.post("/harvests", response_class=HTMLResponse, include_in_schema=False)
@@ -90,11 +103,14 @@ async def start_harvest(request: Request) -> Response:
     form = await run_form.read_form(request)
     try:
         run = await start(request, form)
+    except run_form.Unconfirmed as asked:
+        page = await load_page(request, None, asked.form, going=asked.going)
+        return HTMLResponse(render_page("harvests.html", page=page, runs=page.runs, cursor=None))
     except SaescopeError as error:
         if error.status >= 500:
             raise
         page = await load_page(request, None, form, error.message)
-        text = render_page("harvests.html", page=page, runs=page.runs, cursor=None, said=SAID)
+        text = render_page("harvests.html", page=page, runs=page.runs, cursor=None)
         return HTMLResponse(text, status_code=error.status)
     return RedirectResponse(urls.harvest_run(run), status_code=303)
 
@@ -109,8 +125,8 @@ async def run_json(request: Request, run: str) -> Response:
 async def run_page(request: Request, run: str) -> Response:
     page = RunPage(run=await load_run(request, number(run)))
     if fragment(request):
-        return HTMLResponse(render_block("harvest_run.html", "run", page=page, said=SAID))
-    return html("harvest_run.html", request, page=page, said=SAID)
+        return HTMLResponse(render_block("harvest_run.html", "run", page=page))
+    return html("harvest_run.html", request, page=page)
 
 
 @router.post("/harvests/{run}/stop", include_in_schema=False)
@@ -129,7 +145,7 @@ async def resume_harvest(request: Request, run: str) -> Response:
 async def api_start(request: Request, body: StartBody) -> Response:
     """Start a harvest; it waits in the queue until the worker comes to it."""
     given = {name: "" if value is None or value is False else str(value) for name, value in body.model_dump().items()}
-    return json_of(await load_run(request, await start(request, StartForm(**given))))
+    return json_of(await load_run(request, await start(request, StartForm(**given, replacing=None))))
 
 
 @router.post("/api/harvests/{run}/stop", response_model=RunView)
