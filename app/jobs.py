@@ -240,6 +240,8 @@ async def _own_schema(connection: psycopg.AsyncConnection[Any]) -> None:
 
 
 async def _refuse_twice(connection: AsyncConnection, slugs: list[str], *, but: int = 0) -> None:
+    # One start at a time: of two that look at once, neither would see the other.
+    await connection.execute(select(func.pg_advisory_xact_lock(func.hashtext("saescope: start a harvest"))))
     r = t.run.c
     query = select(r.id).where(r.state == "queued", r.slugs.overlap(cast(slugs, ARRAY(Text))), r.id != but).limit(1)
     waiting = (await connection.execute(query)).scalar()

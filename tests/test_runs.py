@@ -560,6 +560,17 @@ def test_bodies_that_are_no_form_are_refused(site, tiny_folder, tmp_path):
     assert site.post("/api/harvests", json=body | {"tokens": "x"}).status_code == 422
 
 
+def test_of_submits_at_once_one_is_queued(site, engine, tiny_folder):
+    from concurrent.futures import ThreadPoolExecutor
+
+    with engine.begin() as connection:
+        connection.execute(update(t.run).where(t.run.c.state == "queued").values(state="stopped"))
+    body = {"sae": "slow", "model": str(tiny_folder), "corpus": "pkg:brown", "tokens": 500}
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: site.post("/api/harvests", json=body).status_code, range(8)))
+    assert sorted(answers) == [200, *[409] * 7]
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [
