@@ -19,4 +19,3 @@ def upgrade() -> None:
             data bytea NOT NULL
         )
     """)
-
