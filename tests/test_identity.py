@@ -119,7 +119,7 @@ def test_another_model_of_the_same_name_is_another_revision_and_another_subject(
     first = run_job(job, tiny, sequences, database, own.home)
     prompt = {"sae": f"twice@{first}", "text": "The cat sat on the mat", "top": 5}
     with TestClient(create_app(own)) as client:
-        before = client.post("/api/inspect", json=prompt).json()["latents"]
+        before = client.post("/api/inspect", json=prompt).json()["saes"][0]["latents"]
         told = client.get(f"/saes/twice@{first}.json").json()
     second = run_job(job, namesake, sequences, database, own.home)
     assert second != first
@@ -127,15 +127,15 @@ def test_another_model_of_the_same_name_is_another_revision_and_another_subject(
     distinguished = f"tiny ({fingerprint(namesake)[:8]})"
     assert subjects(database) == [("tiny", str(tiny.path)), (distinguished, str(namesake.path))]
     with TestClient(create_app(own)) as client:
-        after = client.post("/api/inspect", json=prompt).json()["latents"]
+        after = client.post("/api/inspect", json=prompt).json()["saes"][0]["latents"]
         assert {x["index"]: x["activation"] for x in after} == pytest.approx(
             {x["index"]: x["activation"] for x in before}
         )
         other = client.get(f"/saes/twice@{second}.json").json()
-        note = client.get("/compare.json", params={"a": f"twice@{first}", "b": f"twice@{second}"}).json()["saes"]
+        both = client.get("/compare.json", params={"a": f"twice@{first}", "b": f"twice@{second}"}).json()["saes"]
     assert (told["subject"], other["subject"]) == ("tiny", distinguished)
     assert other["metrics"]["fvu"] != told["metrics"]["fvu"]
-    assert note["matching_note"].startswith("They read different subjects, tiny and tiny (")
+    assert {"name": "Subject", "a": "tiny", "b": distinguished, "same": False} in both["facts"]
 
 
 def test_a_subject_stays_where_it_is_and_follows_where_it_went(
