@@ -11,12 +11,14 @@ import typer
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
 from app.cli_progress import watching
-from app.cli_saes import formats, import_sae
+from app.cli_saes import formats, import_sae, remove
 from app.errors import BadRequest, PortInUse, SaescopeError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     from types import FrameType
+
+    from sqlalchemy import Engine
 
 app = typer.Typer(
     add_completion=False,
@@ -28,6 +30,7 @@ app = typer.Typer(
 
 app.command("import")(import_sae)
 app.command()(formats)
+app.command()(remove)
 app.command()(harvests)
 app.command()(harvest)
 
@@ -58,7 +61,7 @@ def demo(
     engine = sync_engine(database_url(settings))
     migrate(engine)
     done = demo_marker(settings.home, tokens)
-    if not done.is_file() or not _has_saes(engine):
+    if not done.is_file() or not _has(engine, SLUG):
         parameters = Parameters(batch_tokens=settings.batch_tokens)
         log = RunLog.start(engine, [SLUG], demo_command(settings.home, tokens))
         with logged(log) as ended, watching(log) as watch:
@@ -129,14 +132,13 @@ def train(
     typer.echo(f"The SAE is in {out}.")
 
 
-def _has_saes(engine: object) -> bool:
-    from sqlalchemy import Engine, select
+def _has(engine: "Engine", slug: str) -> bool:
+    from sqlalchemy import select
 
     from app.store import tables as t
 
-    assert isinstance(engine, Engine)
     with engine.connect() as connection:
-        return connection.execute(select(t.sae.c.id).limit(1)).first() is not None
+        return connection.execute(select(t.sae.c.id).where(t.sae.c.slug == slug).limit(1)).first() is not None
 
 
 def say(line: str) -> None:
@@ -221,7 +223,7 @@ def main() -> None:
         reason = f"{type(error).__name__}: {told[0]}" if told else type(error).__name__
         typer.echo(f"saescope: This should not have happened ({reason}); SAESCOPE_DEBUG=1 shows where.", err=True)
         raise SystemExit(1) from None
-    if status == 130 and sys.argv[1:2] != ["serve"]:
+    if status == 130 and sys.argv[1:2] in (["demo"], ["harvest"], ["train"]):
         typer.echo("\nStopped. The same command carries on from here.", err=True)
     if isinstance(status, int) and status:
         raise SystemExit(status)

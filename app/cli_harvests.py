@@ -18,10 +18,14 @@ SHOWN = 30
 
 def harvests(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, as /harvests.json has it.")] = False,
+    forget: Annotated[
+        list[int] | None,
+        typer.Option(metavar="ID", help="Take this run, which has ended, off the list; may be given several times."),
+    ] = None,
     stop: Annotated[int | None, typer.Option(metavar="ID", help="Ask this run to stop.")] = None,
     home: Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")] = None,
 ) -> None:
-    """List running and past harvests, newest first; --stop ID stops one."""
+    """List running and past harvests, newest first; --stop ID stops one, --forget ID takes one off the list."""
     from app.store.engine import database_url, explained, sync_engine
     from app.store.migrate import migrate
 
@@ -33,6 +37,11 @@ def harvests(
         if stop is not None:
             state = asyncio.run(ask_stop(url, stop))
             typer.echo(f"Run {stop} {'is stopped' if state == 'stopped' else 'stops after the batch at hand'}.")
+            return
+        if forget:
+            asyncio.run(take_off(url, forget))
+            which = "Run" if len(forget) == 1 else "Runs"
+            typer.echo(f"{which} {', '.join(map(str, forget))} taken off the list; what was harvested stays.")
             return
         runs = asyncio.run(newest(url))
     if as_json:
@@ -65,6 +74,20 @@ async def ask_stop(url: "URL", run_id: int) -> str:
     try:
         async with engine.begin() as connection:
             return await run_queries.ask_stop(connection, run_id)
+    finally:
+        await engine.dispose()
+
+
+async def take_off(url: "URL", runs: list[int]) -> None:
+    """All of them, or none."""
+    from app.store import run_queries
+    from app.store.engine import async_engine
+
+    engine = async_engine(url)
+    try:
+        async with engine.begin() as connection:
+            for run in dict.fromkeys(runs):
+                await run_queries.forget(connection, run)
     finally:
         await engine.dispose()
 

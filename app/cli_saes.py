@@ -1,5 +1,6 @@
-"""Commands about SAEs themselves: import and formats."""
+"""Commands about SAEs themselves: import, remove and formats."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -89,3 +90,38 @@ def table(rows: list[tuple[str, str]]) -> None:
 
 def downloading(name: str, size: int) -> None:
     typer.echo(f"{name} ({size / 1e6:,.1f} MB) ...", err=True)
+
+
+def remove(
+    sae: Annotated[
+        str, typer.Argument(metavar="NAME[@REVISION]", help="A harvested SAE; all of its revisions or one.")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    home: Home = None,
+) -> None:
+    """Remove a harvested SAE, or one revision of it, with its files and the text that no other harvest is over."""
+    from app.errors import BadRequest
+    from app.store.engine import explained
+    from app.store.migrate import migrated
+    from app.store.replace import remove as drop
+    from app.store.replace import sweep
+    from app.store.revisions import known
+
+    settings = load_settings(home=home)
+    slug, _, revision = sae.partition("@")
+    with migrated(settings) as engine:
+        sweep(engine)  # what one that was killed had left
+        with explained(), engine.connect() as connection:
+            going = known(connection, slug, revision or None)
+        typer.echo(f"This removes, for good: {', '.join(f'{slug}@{one}' for one in going)}.", err=True)
+        if not yes:
+            if not sys.stdin.isatty():
+                raise BadRequest("Removing asks first, and there is no terminal to ask on; say --yes.")
+            if not typer.confirm("Remove it?" if len(going) == 1 else "Remove them?", err=True):
+                typer.echo("Nothing was removed.", err=True)
+                return
+        gone = drop(engine, settings.home, slug, revision or None)
+    typer.echo(f"Removed {', '.join(f'{slug}@{one}' for one in gone)}.")
+    imported = settings.home / "imports" / slug
+    if imported.is_dir() and not revision:
+        typer.echo(f"Its import stays, at {imported}; 'saescope harvest --sae {slug}' starts from it.", err=True)

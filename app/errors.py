@@ -157,6 +157,11 @@ class UnknownInspection(SaescopeError):
     status = 404
 
 
+class RunOpen(SaescopeError):
+    code = "run_open"
+    status = 409
+
+
 class DecoderUnavailable(SaescopeError):
     code = "decoder_unavailable"
     status = 422

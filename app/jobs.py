@@ -218,7 +218,10 @@ class Harvests:
         """What the process left unsaid. What a closing server interrupted waits in the queue again."""
         r = t.run.c
         async with self._database.begin() as connection:
-            run = (await connection.execute(select(r.state, r.message).where(r.id == run_id).with_for_update())).one()
+            query = select(r.state, r.message).where(r.id == run_id).with_for_update()
+            run = (await connection.execute(query)).first()
+            if run is None:  # it was lost for a while, and somebody took it off the list
+                return
             values: dict[str, Any] = {"state": run.state, "message": run.message}
             if status == 0:
                 values["state"] = "done"

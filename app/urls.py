@@ -194,6 +194,10 @@ def resume_harvest(run: int) -> str:
     return f"/harvests/{run}/resume"
 
 
+def forget_harvest(run: int) -> str:
+    return f"/harvests/{run}/forget"
+
+
 def api_inspect() -> str:
     return "/api/inspect"
 

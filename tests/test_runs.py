@@ -309,6 +309,27 @@ def test_a_run_that_found_everything_there_says_so(site, engine, saved):
         assert ">0<" not in text
 
 
+def test_a_run_that_has_ended_is_taken_off_the_list_and_one_that_has_not_is_not(site, engine):
+    ended = [add(engine, state=state) for state in ("done", "failed", "stopped")]
+    lost = add(engine, beat=ago(90))
+    open_ = [add(engine, state=state, beat=func.now()) for state in ("queued", "running", "stopping")]
+    for run in open_:
+        answer = site.post(f"/api/harvests/{run}/forget")
+        assert (answer.status_code, answer.json()["code"]) == (409, "run_open")
+        assert site.post(f"/harvests/{run}/forget").status_code == 409
+        assert f"/harvests/{run}/forget" not in site.get(f"/harvests/{run}").text
+    assert site.post(f"/harvests/{lost}/forget", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+    assert f'action="/harvests/{lost}/forget"' in site.get(f"/harvests/{lost}").text
+    answer = site.post(f"/harvests/{lost}/forget", follow_redirects=False)
+    assert (answer.status_code, answer.headers["location"]) == (303, "/harvests")
+    assert site.post(f"/api/harvests/{ended[0]}/forget").json()["id"] == ended[0]
+    assert site.post(f"/api/harvests/{ended[0]}/forget").json()["code"] == "run_unknown"
+    left = [run["id"] for run in site.get("/harvests.json").json()["items"]]
+    assert left == [*open_[::-1], ended[2], ended[1]]
+    page = site.get("/harvests").text
+    assert all((f"/harvests/{run}/forget" in page) == (run in ended) for run in left)
+
+
 def test_a_run_is_resumed_only_where_that_would_carry_on(site, engine):
     """Each of the command ``mine`` unless it is said otherwise."""
     mine, kept = {"slug": "quick", "tokens": 5}, {"checkpoint": "mine.pt", "kept": 5}
@@ -655,6 +676,14 @@ def test_the_command_line_lists_and_stops_runs(own, engine, monkeypatch, capsys)
     assert "1,23" in table[1]
     assert table[2].split()[-1] == "0123456789"
     assert "0.1250" in table[2]
+    assert [one["id"] for one in json.loads(command("--json"))["items"]] == [run, run - 1]
+    gone = [add(engine, state="failed") for _ in range(2)]
+    with pytest.raises(SystemExit):
+        command("--forget", str(gone[0]), "--forget", str(run))
+    assert f"Run {run} is running; stop it first." in capsys.readouterr().err
+    assert stored(engine, gone[0])
+    asked = command("--forget", str(gone[0]), "--forget", str(gone[1]))
+    assert asked == f"Runs {gone[0]}, {gone[1]} taken off the list; what was harvested stays.\n"
     assert [one["id"] for one in json.loads(command("--json"))["items"]] == [run, run - 1]
     assert command("--stop", str(run)) == f"Run {run} stops after the batch at hand.\n"
     assert stored(engine, run).state == "stopping"

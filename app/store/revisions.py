@@ -5,7 +5,10 @@ from typing import NamedTuple
 
 from sqlalchemy import Connection, select
 
+from app.errors import UnknownSAE
 from app.store import tables as t
+
+SHOWN = 20  # names that a refusal lists
 
 
 class Saved(NamedTuple):
@@ -32,6 +35,24 @@ def saved(connection: Connection, slug: str) -> list[Saved]:
         .order_by(s.id.desc())
     )
     return [Saved(*row) for row in connection.execute(query)]
+
+
+def known(connection: Connection, slug: str, revision: str | None) -> list[Saved]:
+    """The revision, or all of the SAE's, the newest first.
+
+    Raises:
+        UnknownSAE: there is none; names those there are.
+    """
+    there = saved(connection, slug)
+    if not there:
+        slugs = connection.execute(select(t.sae.c.slug).distinct().order_by(t.sae.c.slug).limit(SHOWN)).scalars()
+        told = ", ".join(slugs) or "none yet"
+        raise UnknownSAE(f"There is no harvested SAE {slug!r} here; there are: {told}.", sae=slug)
+    found = [one for one in there if revision in (None, one.revision)]
+    if not found:
+        told = ", ".join(one.revision for one in there[:SHOWN])
+        raise UnknownSAE(f"{slug} has no revision {revision!r} here; there are: {told}.", sae=slug, revision=revision)
+    return found
 
 
 def elsewhere(connection: Connection, sha256: str, slug: str) -> list[str]:

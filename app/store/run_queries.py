@@ -16,6 +16,7 @@ from sqlalchemy import (
     Select,
     any_,
     case,
+    delete,
     exists,
     func,
     insert,
@@ -26,7 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.errors import BadRequest, RunEnded, UnknownRun
+from app.errors import BadRequest, RunEnded, RunOpen, UnknownRun
 from app.store import tables as t
 from app.store.runs import OPEN
 
@@ -170,6 +171,18 @@ async def ask_stop(connection: AsyncConnection, run_id: int) -> str:
         values = {"state": "stopped", "finished": func.now(), "message": message}
     await connection.execute(update(t.run).where(t.run.c.id == run_id).values(**values))
     return str(values["state"])
+
+
+async def forget(connection: AsyncConnection, run_id: int) -> None:
+    """Take an ended or lost run off the list; what it made stays.
+
+    Raises:
+        UnknownRun. RunOpen: it runs or waits.
+    """
+    run = await get_run(connection, run_id, lock=True)
+    if run.open:
+        raise RunOpen(f"Run {run_id} is {run.state}; stop it first.", run=run_id, state=run.state)
+    await connection.execute(delete(t.run).where(t.run.c.id == run_id))
 
 
 async def resume(connection: AsyncConnection, run_id: int) -> int:

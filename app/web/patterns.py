@@ -164,7 +164,7 @@ def run(state: str, **changes: Any) -> RunView:
         tokens=250_000, total=1_000_000, stage=None, resumed=0, tokens_per_second=6500.0, seconds=38.0,
         seconds_left=115.0, duration=None, message=None, notes=[], command={}, command_line="saescope harvest",
         created=EPOCH, started=EPOCH, beat=EPOCH, finished=None, refresh=True, stoppable=True, resumable=False,
-        url="#",
+        forgettable=False, url="#",
     )  # fmt: skip
     return made.model_copy(update={"state": state, "said": SAID[state], **changes})
 
@@ -176,7 +176,7 @@ def runs() -> list[RunView]:
         run("running", id=4, total=None, seconds_left=None, resumed=120_000),
         run("running", id=5, tokens=1_000_000, stage="measuring loss recovered", seconds_left=None),
         run("stopping", id=6, stoppable=False),
-        run("lost", id=7, message=lost, refresh=False, resumable=True, seconds_left=None),
+        run("lost", id=7, message=lost, refresh=False, resumable=True, forgettable=True, seconds_left=None),
     ]
 
 

@@ -65,6 +65,7 @@ class RunView(BaseModel):
     refresh: bool  # it may change by itself
     stoppable: bool
     resumable: bool
+    forgettable: bool
     url: str
 
 
@@ -174,6 +175,7 @@ def view(run: RunRecord) -> RunView:
         refresh=run.open,
         stoppable=run.state in ("queued", "running", "lost"),
         resumable=run.resumable,
+        forgettable=not run.open,
         url=urls.harvest_run(run.id),
     )
 

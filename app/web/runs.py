@@ -141,6 +141,13 @@ async def resume_harvest(request: Request, run: str) -> Response:
     return RedirectResponse(urls.harvest_run(new), status_code=303)
 
 
+@router.post("/harvests/{run}/forget", include_in_schema=False)
+async def forget_harvest(request: Request, run: str) -> Response:
+    async with state_of(request).database.begin() as db:
+        await q.forget(db, number(run))
+    return RedirectResponse(urls.harvests(), status_code=303)
+
+
 @router.post("/api/harvests", response_model=RunView)
 async def api_start(request: Request, body: StartBody) -> Response:
     """Start a harvest; it waits in the queue until the worker comes to it."""
@@ -159,3 +166,12 @@ async def api_stop(request: Request, run: str) -> Response:
 async def api_resume(request: Request, run: str) -> Response:
     """Start a stopped, failed or lost harvest once more, as a new run; it carries on from its checkpoint."""
     return json_of(await load_run(request, await state_of(request).harvests.resume(number(run))))
+
+
+@router.post("/api/harvests/{run}/forget", response_model=RunView)
+async def api_forget(request: Request, run: str) -> Response:
+    """Take a run that has ended off the list, and show it a last time; what it made stays."""
+    async with state_of(request).database.begin() as db:
+        last = view(await q.get_run(db, number(run)))
+        await q.forget(db, number(run))
+    return json_of(last)
