@@ -16,6 +16,7 @@ from app.subject.tokens import Vocabulary
 from app.web import build
 from app.web import compare_contexts as k
 from app.web.formats import sig, thousands
+from app.web.metric_names import METRICS
 from app.web.state import State
 
 TOP_EXAMPLES, CLOSE = 5, 0.7
@@ -151,14 +152,8 @@ def coactivation(
     return None, None, "not among the co-active ones kept"
 
 
-_METRICS = {
-    "fvu": "FVU", "explained_variance": "Explained variance", "l0": "L0", "cosine": "Cosine",
-    "norm_ratio": "Norm ratio", "ce_recovered": "CE recovered", "kl_recovered": "KL recovered",
-}  # fmt: skip
-
-
 def metric_pairs(a: q.SAERecord, b: q.SAERecord) -> list[k.MetricPair]:
-    values = [(title, a.metrics.get(name), b.metrics.get(name)) for name, title in _METRICS.items()]
+    values = [(title, a.metrics.get(name), b.metrics.get(name)) for name, title in METRICS.items()]
     values.append(("Dead", a.dead / a.n_latents, b.dead / b.n_latents))
     return [k.MetricPair(name=name, a=x, b=y, delta=None if x is None or y is None else y - x) for name, x, y in values]
 
