@@ -232,7 +232,9 @@ class Harvests:
             elif run.state in OPEN:
                 values["state"] = "failed"
             if values["state"] == "failed" and not run.message:
-                values["message"] = last or f"The harvest ended with status {status} and said nothing."
+                values["message"] = (
+                    _killed(status) or last or f"The harvest ended with status {status} and said nothing."
+                )
             finished = None if values["state"] == "queued" else func.coalesce(r.finished, func.now())
             await connection.execute(update(t.run).where(r.id == run_id).values(finished=finished, **values))
 
@@ -253,6 +255,14 @@ async def _refuse_twice(connection: AsyncConnection, slugs: list[str], *, but: i
             f"A harvest of {', '.join(slugs)} waits in the queue already, as run {waiting}; stop that one first.",
             run=waiting,
         )
+
+
+def _killed(status: int) -> str | None:
+    """Of a process that a signal ended; what it printed last says nothing about that."""
+    if status >= 0:
+        return None
+    memory = "; memory may have run out" if status == -signal.SIGKILL else ""
+    return f"Its process was ended by {signal.Signals(-status).name}{memory}."
 
 
 def _last_line(said: IO[bytes]) -> str:

@@ -255,6 +255,38 @@ def test_the_form_that_starts_a_harvest_says_what_does_not_fit(browser, site, ru
     context.close()
 
 
+_BROKEN = """() => {
+  const broken = [], walker = document.createTreeWalker(document.querySelector(".runs tbody"), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    for (const word of walker.currentNode.data.matchAll(/[^\\s/-]+/g)) {
+      const range = document.createRange();
+      range.setStart(walker.currentNode, word.index);
+      range.setEnd(walker.currentNode, word.index + word[0].length);
+      const lines = new Set([...range.getClientRects()].map((one) => Math.round(one.top)));
+      const box = range.getBoundingClientRect();
+      if (lines.size > 1 || box.right > innerWidth || box.left < 0) broken.push(word[0]);
+    }
+  }
+  return broken;
+}"""
+
+
+@pytest.mark.parametrize(("width", "tallest"), [(1280, 120), (700, 300), (380, 330)])
+def test_the_list_of_runs_breaks_no_word_and_hides_nothing(browser, site, runs, width, tallest):
+    context = browser.new_context(base_url=site, viewport={"width": width, "height": 900})
+    page = context.new_page()
+    page.goto("/harvests")
+    assert page.evaluate(_BROKEN) == []
+    heights = page.locator(".runs tbody tr").evaluate_all("(rows) => rows.map((row) => row.offsetHeight)")
+    assert max(heights) <= tallest
+    failed = page.locator(".runs tr", has_text="the subject has 32.")
+    assert failed.locator("td", has_text="pkg:brown").count() == 1
+    labels = failed.locator("td.state").evaluate("(cell) => getComputedStyle(cell, '::before').content")
+    assert ("State" in labels) == (width <= 800)
+    failed.get_by_role("button", name="Remove run").wait_for()
+    context.close()
+
+
 def test_features_are_filtered_chosen_and_compared(page):
     page.goto(f"/saes/{SLUG}")
     page.locator("#features th a", has_text="Max").click()

@@ -74,11 +74,12 @@ def test_text_of_a_folder_comes_in_order_and_what_is_no_text_is_skipped(tmp_path
     (folder / "a.txt").write_text("one")
     (folder / "c.txt").write_text("three")
     (folder / "sub" / "picture.png").write_bytes(b"\x89PNG\xff")
+    (folder / "sub" / "table.csv").write_text("a,b")
     skipped = Skipped()
     reading = documents(f"text:{folder}", tmp_path, skipped)
     assert next(reading) == Document("a.txt", "one")
     (folder / "b.txt").unlink()  # between the listing and the reading
-    assert list(reading) == [Document("c.txt", "three")]
+    assert list(reading) == [Document("c.txt", "three"), Document("table.csv", "a,b")]  # whatever the suffix
     assert skipped.named == [("b.txt", "gone"), ("sub/picture.png", "not UTF-8")]
 
 
@@ -342,6 +343,9 @@ def test_a_chat_is_rendered_by_the_subjects_template(real_folder):
     plain = Document("p", "Hello")
     assert rendered(plain, tokenizer) == "Hello"
     assert "<|im_start|>user\nHello<|im_end|>" in rendered(as_chat(plain), tokenizer)
+    assert rendered(as_chat(plain), tokenizer).startswith("<|im_start|>system\nYou are a helpful AI assistant")
+    own = Document("own", "", ({"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"}))
+    assert "You are a helpful" not in rendered(own, tokenizer)
     assert as_chat(as_chat(plain)) == as_chat(plain)
     tokenizer.chat_template = "{{ raise_exception('Roles must alternate.') }}"
     with pytest.raises(CorpusUnavailable, match="refuses the chat 'c': Roles must alternate"):

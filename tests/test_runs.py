@@ -4,6 +4,7 @@ import json
 import re
 import sys
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from app.store.runs import RunLog
 from app.web.guard import allowed_names
+from app.web.metric_names import METRICS
 from tests.conftest import database_beside, public_folder, random_sae
 
 CHILD = Path(__file__).with_name("harvest_child.py")
@@ -421,6 +423,7 @@ def test_a_harvest_is_started_from_the_form_watched_stopped_and_resumed(working,
     run = start(working, form)
     done = until(working, run, *ENDED)
     assert (done["state"], done["tokens"], done["total"]) == ("done", 100, 100)
+    assert [(m["name"], m["value"]) for m in done["saes"][0].pop("measured")] == [("FVU", 0.25), ("L0", 4.0)]
     assert done["saes"][0] | {"metrics": None} == {
         "sae": "quick", "revision": "0123456789", "url": "/saes/quick@0123456789", "gone": None, "already": False,
         "fvu": 0.25, "l0": 4.0, "metrics": None,
@@ -454,7 +457,7 @@ def test_a_process_that_was_killed_is_said_so(working, tiny_folder, tmp_path):
     run = start(working, filled(tiny_folder, tmp_path, slug="killed"))
     told = until(working, run, *ENDED)
     assert (told["state"], told["tokens"]) == ("failed", 5)
-    assert told["message"] == "The harvest ended with status -9 and said nothing."
+    assert told["message"] == "Its process was ended by SIGKILL; memory may have run out."
 
 
 def test_a_server_that_stops_leaves_its_harvest_to_the_next(own, engine, child, tiny_folder, tmp_path):
@@ -665,17 +668,19 @@ def test_the_command_line_lists_and_stops_runs(own, engine, monkeypatch, capsys)
 
     monkeypatch.setenv("SAESCOPE_HOME", str(own.home))
     monkeypatch.setenv("SAESCOPE_DATABASE_URL", own.database_url)
-    monkeypatch.setenv("COLUMNS", "160")
+    monkeypatch.setenv("COLUMNS", "80")
     assert command() == "There has been no harvest yet.\n"
     metrics = {"quick": {"fvu": 0.125, "l0": 8.5}}
-    add(engine, state="done", metrics=metrics, revisions=["0123456789"], started=func.now(), finished=func.now())
-    run = add(engine, tokens=250, total=1000, tokens_per_second=1234.5, started=func.now(), beat=func.now())
+    started = datetime(2026, 1, 2, 3, 4, tzinfo=UTC)
+    add(engine, state="done", metrics=metrics, tokens=1000, started=started, command={"corpus": "pkg:brown"})
+    run = add(engine, tokens=250, total=1000, tokens_per_second=1234.5, started=started, beat=func.now())
     table = command().splitlines()
-    assert table[0].split() == ["run", "SAE", "state", "progress", "tok/s", "FVU", "L0", "when", "revision"]
-    assert "250 of 1,000 (25%)" in table[1]
-    assert "1,23" in table[1]
-    assert table[2].split()[-1] == "0123456789"
-    assert "0.1250" in table[2]
+    assert table[0].split() == ["run", "SAE", "corpus", "state", "tokens", "tok/s", "FVU", "L0", "started"]
+    assert table[1].split() == [str(run), "quick", "running", "25%", "1,234", "2026-01-02", "03:04"]
+    assert table[2].split() == f"{run - 1} quick pkg:brown done 1,000 0.125 8.5 2026-01-02 03:04".split()
+    only = command("--limit", "1").splitlines()
+    assert (len(only), only[1].split()) == (3, table[1].split())
+    assert only[2] == "These are the newest 1; --limit N shows more."
     assert [one["id"] for one in json.loads(command("--json"))["items"]] == [run, run - 1]
     gone = [add(engine, state="failed") for _ in range(2)]
     with pytest.raises(SystemExit):
@@ -690,6 +695,65 @@ def test_the_command_line_lists_and_stops_runs(own, engine, monkeypatch, capsys)
     with pytest.raises(SystemExit):
         command("--stop", str(run - 1))
     assert f"Run {run - 1} is done; there is nothing to stop." in capsys.readouterr().err
+
+
+def test_the_table_of_runs_fits_the_terminal_and_breaks_no_word(own, engine, monkeypatch, capsys):
+    slugs = ["smollm2-135m-l9-topk-4096", "smollm2-135m-l12-topk-4096"]
+    path = "text:/home/someone/a/very/long/path/to/a/folder/of/texts/that/goes/on/and/on"
+    add(
+        engine, slugs=slugs, state="done", tokens=123_456_789, tokens_per_second=12_345.6, command={"corpus": path},
+        metrics={slug: {"fvu": 0.123 + n, "l0": 32.5} for n, slug in enumerate(slugs)}, revisions=["a" * 10, "b" * 10],
+        facts={"skipped": {"count": 2, "named": []}}, message=f"No text at {path}, which is not there any more.",
+    )  # fmt: skip
+    monkeypatch.setenv("SAESCOPE_HOME", str(own.home))
+    monkeypatch.setenv("SAESCOPE_DATABASE_URL", own.database_url)
+    monkeypatch.setattr("sys.argv", ["saescope", "harvests"])
+    shown = {}
+    for width in (70, 80, 200):
+        monkeypatch.setenv("COLUMNS", str(width))
+        cli.main()
+        shown[width] = capsys.readouterr().out.splitlines()
+        assert max(map(len, shown[width])) <= width
+    head, first, second, *said = shown[80]
+    assert head.split() == ["run", "SAE", "corpus", "state", "tokens", "FVU", "started"]
+    assert (first.split()[1][:7], first.split()[1][-4:], first.split()[2][:5]) == ("smollm2", "4096", "text:")
+    assert (first.split()[4:6], second.split()[1:]) == (["123M", "0.123"], ["1.12"])
+    assert " ".join(" ".join(said).split()).endswith(
+        f"2 documents were skipped. {slugs[0]}@aaaaaaaaaa was removed. {slugs[1]}@bbbbbbbbbb was removed."
+    )
+    assert "which is not there any" in " ".join(" ".join(said).split())
+    assert "text:/home/someone/a…" in shown[200][1]
+    assert shown[200][1].endswith("aaaaaaaaaa (removed)")
+
+
+def test_a_runs_page_names_metrics_as_the_saes_page_does_and_says_what_was_skipped(site, engine, saved):
+    saved("quick", "0123456789")
+    metrics = {
+        "ce_sae": 3.0, "ce_zero": 9.0, "tokens": 2921, "kl_recovered": 0.93, "norm_ratio": 0.95, "fvu": 0.1784,
+        "recovery_tokens": 1512, "cosine": 0.957, "ce_recovered": 0.96, "l0": 32.0, "ce_original": 2.0,
+        "explained_variance": 0.8216,
+    }  # fmt: skip
+    common = {"slugs": ["quick", "other"], "state": "done", "revisions": ["0123456789", "c"]}
+    facts = {"skipped": {"count": 21, "named": [["a.txt", "not UTF-8"]]}}
+    run = add(engine, metrics={"quick": metrics, "other": {"fvu": 0.5, "tokens": 7}}, facts=facts, **common)
+    told = site.get(f"/harvests/{run}.json").json()
+    assert [m["name"] for m in told["saes"][0]["measured"]] == list(METRICS.values())
+    page = site.get(f"/harvests/{run}").text
+    shown = re.findall(r"<dt>([^<]*)</dt><dd>([^<]*)</dd>", page[page.index("Revision") :])
+    assert shown == [
+        ("FVU", "0.178"), ("Explained variance", "0.822"), ("L0", "32"), ("Cosine", "0.957"), ("Norm ratio", "0.95"),
+        ("CE recovered", "0.96"), ("KL recovered", "0.93"), ("FVU", "0.5"),
+    ]  # fmt: skip
+    assert (
+        "Measured on 2,921 tokens, those of every eighth sequence of the harvest; CE and KL recovered on 1,512" in page
+    )
+    assert "Measured on 7 tokens, those of every eighth sequence of the harvest." in page
+    assert "21 documents skipped" in page
+    assert "<li>a.txt (not UTF-8)</li>" in page
+    rows = site.get("/harvests").text
+    assert '<span class="muted">quick</span> 0.178' in rows
+    assert '<span class="muted">other</span> 0.5' in rows
+    assert "21 documents skipped" in rows
 
 
 def test_a_real_harvest_is_done_from_the_form_and_seen_on_its_page(own, engine, tiny_folder, tmp_path, monkeypatch):

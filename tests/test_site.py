@@ -11,6 +11,7 @@ from fastapi.testclient import TestClient
 from app.harvest.batches import counted, pad
 from app.main import create_app
 from app.subject.hooks import HookPoint, read_activations
+from app.web.metric_names import METRICS
 from tests.conftest import SLUG, random_sae
 
 BASE = f"/saes/{SLUG}"
@@ -67,6 +68,12 @@ def test_pages_answer_and_name_their_feature(client):
     assert page.status_code == 200
     assert "Feature 3" in page.text
     assert "script-src 'self'" in page.headers["content-security-policy"]
+
+
+def test_the_saes_page_names_its_metrics_in_the_order_of_all_pages(client):
+    page = client.get(BASE).text
+    names = re.findall(r'<tr><th scope="row">([^<]*)</th>', page[page.index('id="quality"') :])
+    assert [name for name in names if name in METRICS.values()] == list(METRICS.values())
 
 
 def test_sae_json_and_list(client):

@@ -17,6 +17,11 @@ class Document(NamedTuple):
     messages: tuple[dict[str, str], ...] | None = None
 
 
+def corpus_name(spec: str, *, chat: bool, pack: bool) -> str:
+    """What a corpus is called in pages."""
+    return spec + " (chats)" * chat + " (packed)" * pack
+
+
 @dataclass
 class Skipped:
     """Documents that were left out. named: the first 20, each with the reason in a few words."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from app.corpus.chat import as_chat, rendered
+from app.corpus.document import corpus_name
 from app.corpus.scratch import scratch
 from app.corpus.sequences import SHORTEST, Sequence, cut
 from app.corpus.sources import Document, Skipped, documents
@@ -30,7 +31,7 @@ class Text:
     @property
     def name(self) -> str:
         """What the corpus is called in pages."""
-        return self.spec + " (chats)" * self.chat + " (packed)" * self.pack
+        return corpus_name(self.spec, chat=self.chat, pack=self.pack)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from app.subject.tokens import Vocabulary
 from app.web import build
 from app.web import compare_contexts as k
 from app.web.formats import measured, sig, thousands
+from app.web.metric_names import METRICS
 from app.web.state import State
 
 TOP_EXAMPLES, CLOSE = 5, 0.7
@@ -151,15 +152,9 @@ def coactivation(
     return None, None, "not among the co-active ones kept"
 
 
-_METRICS = {
-    "fvu": "FVU", "explained_variance": "Explained variance", "l0": "L0", "cosine": "Cosine",
-    "norm_ratio": "Norm ratio", "ce_recovered": "CE recovered", "kl_recovered": "KL recovered",
-}  # fmt: skip
-
-
 def metric_pairs(a: q.SAERecord, b: q.SAERecord) -> list[k.MetricPair]:
     pairs = []
-    for name, title in _METRICS.items():
+    for name, title in METRICS.items():
         x, y = a.metrics.get(name), b.metrics.get(name)
         over = "recovery_tokens" if name.endswith("recovered") else "tokens"
         notes = [measured(None, sae.metrics.get(over)) if value is None else None for sae, value in ((a, x), (b, y))]

@@ -153,18 +153,18 @@ def table(**query: str) -> LatentTable:
 
 def result(**changes: Any) -> RunResult:
     none = RunResult(
-        sae="an-sae", revision=None, url=None, gone=None, already=False, fvu=None, l0=None, metrics=None
-    )  # fmt: skip
+        sae="an-sae", revision=None, url=None, gone=None, already=False, fvu=None, l0=None, measured=[], metrics=None
+    )
     return none.model_copy(update=changes)
 
 
 def run(state: str, **changes: Any) -> RunView:
     made = RunView(
-        id=3, state="running", said=SAID["running"], already=False, saes=[result()],
+        id=3, state="running", said=SAID["running"], already=False, saes=[result()], corpus="pkg:brown",
         tokens=250_000, total=1_000_000, stage=None, resumed=0, tokens_per_second=6500.0, seconds=38.0,
-        seconds_left=115.0, duration=None, message=None, notes=[], command={}, command_line="saescope harvest",
-        created=EPOCH, started=EPOCH, beat=EPOCH, finished=None, refresh=True, stoppable=True, resumable=False,
-        forgettable=False, url="#",
+        seconds_left=115.0, duration=None, message=None, notes=[], skipped=0, skipped_named=[], command={},
+        command_line="saescope harvest", created=EPOCH, started=EPOCH, beat=EPOCH, finished=None, refresh=True,
+        stoppable=True, resumable=False, forgettable=False, url="#",
     )  # fmt: skip
     return made.model_copy(update={"state": state, "said": SAID[state], **changes})
 

@@ -7,8 +7,10 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field
 
 from app import urls
+from app.corpus.document import corpus_name
 from app.jobs import options
 from app.store.run_queries import RunRecord
+from app.web.metric_names import METRICS
 
 RunState = Literal["queued", "running", "stopping", "stopped", "failed", "done", "lost"]
 ORDER = ("sae", "slug", "model", "corpus", "tokens", "context")  # jsonb keeps none
@@ -23,9 +25,17 @@ SAID = {
 }
 
 
+class Measured(BaseModel):
+    """A metric by the name that it has on an SAE's page."""
+
+    name: str
+    value: float
+
+
 class RunResult(BaseModel):
     """One SAE of a run; ``revision``, ``url`` and the metrics are None until it is saved. ``already`` is whether it was
-    there before this run. A revision that is here no more has no ``url``, and ``gone`` says what became of it."""
+    there before this run. A revision that is here no more has no ``url``, and ``gone`` says what became of it.
+    ``measured`` are those of the metrics that its page names, in its order."""
 
     sae: str
     revision: str | None
@@ -34,6 +44,7 @@ class RunResult(BaseModel):
     already: bool
     fvu: float | None
     l0: float | None
+    measured: list[Measured]
     metrics: dict[str, Any] | None
 
 
@@ -46,6 +57,7 @@ class RunView(BaseModel):
     said: str  # the state in words
     already: bool  # every SAE was there, just so, before
     saes: list[RunResult]
+    corpus: str | None
     tokens: int
     total: int | None
     stage: str | None
@@ -56,6 +68,8 @@ class RunView(BaseModel):
     duration: float | None  # from start to end
     message: str | None
     notes: list[str]  # what it said on the way
+    skipped: int  # documents that could not be read
+    skipped_named: list[str]  # the first of them, each with the reason
     command: dict[str, Any]  # the options that start it again
     command_line: str  # the same as one types it
     created: datetime
@@ -145,10 +159,12 @@ class RunPage(BaseModel):
 
 
 def view(run: RunRecord) -> RunView:
-    moving = run.state == "running" and run.tokens < (run.total or 0) and run.tokens_per_second > 0
+    stage = run.facts.get("stage") if run.open else None
+    moving = run.state == "running" and not stage and run.tokens < (run.total or 0) and run.tokens_per_second > 0
     end = run.finished or run.beat
     command = {name: run.command[name] for name in (*ORDER, *run.command) if name in run.command}
     saes = [_result(run, number) for number in range(len(run.slugs))]
+    skipped = run.facts.get("skipped", {})
     already = bool(saes) and all(one.already for one in saes)
     return RunView(
         id=run.id,
@@ -156,9 +172,10 @@ def view(run: RunRecord) -> RunView:
         said="already harvested" if already else SAID[run.state],
         already=already,
         saes=saes,
+        corpus=_corpus(run.command),
         tokens=run.tokens,
         total=run.total,
-        stage=run.facts.get("stage") if run.open else None,
+        stage=stage,
         resumed=run.resumed,
         tokens_per_second=round(run.tokens_per_second, 1),
         seconds=round(run.seconds, 2),
@@ -166,6 +183,8 @@ def view(run: RunRecord) -> RunView:
         duration=(end - run.started).total_seconds() if run.started and end else None,
         message=run.message or _remedy(run),
         notes=run.facts.get("notes", []),
+        skipped=skipped.get("count", 0),
+        skipped_named=[f"{name} ({reason})" for name, reason in skipped.get("named", [])],
         command=command,
         command_line=shlex.join(["saescope", "harvest", *options(command)]),
         created=run.created,
@@ -194,8 +213,16 @@ def _result(run: RunRecord, number: int) -> RunResult:
         already=address in run.facts.get("already", []),
         fvu=metrics.get("fvu"),
         l0=metrics.get("l0"),
+        measured=[
+            Measured(name=name, value=metrics[key]) for key, name in METRICS.items() if metrics.get(key) is not None
+        ],
         metrics=metrics or None,
     )
+
+
+def _corpus(command: dict[str, Any]) -> str | None:
+    spec = command.get("corpus")
+    return corpus_name(spec, chat=bool(command.get("chat")), pack=bool(command.get("pack"))) if spec else None
 
 
 def _remedy(run: RunRecord) -> str | None:
