@@ -47,7 +47,7 @@ def run(arguments, monkeypatch, capsys):
         (["harvest", "--sae", "a" * 5000, "--model", "MODEL", "--corpus", "text:T"], "aaa…aaa"),
         (
             ["harvest", "--sae", "SAE", "--model", "a" * 5000, "--corpus", "text:T"],
-            "cannot be read: File name too long",
+            "cannot be looked up: File name too long",
         ),
         (["harvest", "--sae", "SAE", "--model", "MODEL", "--corpus", "text:/tmp/\udcff"], "text:/tmp/� is not UTF-8"),
         (["import", "~nosuchuser/x"], "~nosuchuser/x names a user there is not."),
