@@ -125,8 +125,9 @@ def test_without_javascript_switches_and_bars_are_links(browser, site):  # noqa:
     assert tab.url.endswith("?view=full&space=glyphs")
     assert tab.locator(".interval .far").first.is_visible()
     assert tab.locator(".expand").count() == 0
-    tab.locator("details.values summary").first.click()
-    assert tab.locator("details.values td").first.is_visible()
+    tab.get_by_role("link", name="Values").first.click()
+    assert tab.locator(".readings td").first.is_visible()
+    tab.go_back()
     href = tab.locator("#histogram svg a").first.get_attribute("href")
     tab.goto(f"{FEATURE}{href}")
     assert tab.locator(href).is_visible()

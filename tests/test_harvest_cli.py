@@ -148,7 +148,7 @@ def test_a_cluster_makes_the_revision_one_machine_makes(saescope, own, saes, cha
     [
         (("--slug", "a", "--slug", "b"), "There are 1 --sae but 2 --slug"),
         (("--context", "100000"), "reads at most"),
-        (("--ray", "127.0.0.1:9"), "There is no Ray cluster at '127.0.0.1:9'"),
+        (("--slug", "nowhere", "--ray", "127.0.0.1:9"), "There is no Ray cluster at '127.0.0.1:9'"),
     ],
 )
 def test_refusals_are_one_sentence_and_leave_a_run_that_says_so(saescope, own, saes, chats, options, told):

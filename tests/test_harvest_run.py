@@ -11,6 +11,7 @@ from app.harvest.job import Job, read_sae, run_job
 from app.harvest.parameters import Parameters
 from app.harvest.run import Watch, harvest
 from app.store.embedded import closed_parent, start_embedded
+from app.store.replace import remove
 from app.subject.load import load_subject
 from app.train.run import Recipe, train
 from tests.conftest import public_folder, random_sae
@@ -105,6 +106,7 @@ def test_nothing_is_left_of_a_harvest_that_is_saved(tiny, sequences, engine, har
     assert left() == [".damaged", ".outdated", ".pt"]
     run_job(job, tiny, sequences, engine, tmp_path)
     assert left() == []
+    remove(engine, tmp_path, "swept-up")
 
 
 def test_ctrl_c_at_the_very_end_of_the_pass_is_not_lost(tiny, sequences, tmp_path):
