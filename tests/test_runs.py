@@ -735,7 +735,7 @@ def test_a_runs_page_names_metrics_as_the_saes_page_does_and_says_what_was_skipp
     }  # fmt: skip
     common = {"slugs": ["quick", "other"], "state": "done", "revisions": ["0123456789", "c"]}
     facts = {"skipped": {"count": 21, "named": [["a.txt", "not UTF-8"]]}}
-    run = add(engine, metrics={"quick": metrics, "other": {"fvu": 0.5, "tokens": 7}}, facts=facts, **common)
+    run = add(engine, metrics={"quick": metrics, "other": {"fvu": 0.5, "l0": None, "tokens": 7}}, facts=facts, **common)
     told = site.get(f"/harvests/{run}.json").json()
     assert [m["name"] for m in told["saes"][0]["measured"]] == list(METRICS.values())
     page = site.get(f"/harvests/{run}").text
@@ -743,6 +743,7 @@ def test_a_runs_page_names_metrics_as_the_saes_page_does_and_says_what_was_skipp
     assert shown == [
         ("FVU", "0.178"), ("Explained variance", "0.822"), ("L0", "32"), ("Cosine", "0.957"), ("Norm ratio", "0.95"),
         ("CE recovered", "0.96"), ("KL recovered", "0.93"), ("FVU", "0.5"),
+        ("L0", "not defined"),
     ]  # fmt: skip
     assert (
         "Measured on 2,921 tokens, those of every eighth sequence of the harvest; CE and KL recovered on 1,512" in page

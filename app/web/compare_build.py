@@ -16,7 +16,7 @@ from app.subject.tokens import Vocabulary
 from app.web import build
 from app.web import compare_contexts as k
 from app.web.formats import measured, sig, thousands
-from app.web.metric_names import METRICS
+from app.web.metric_names import METRICS, measured_over
 from app.web.state import State
 
 TOP_EXAMPLES, CLOSE = 5, 0.7
@@ -156,7 +156,7 @@ def metric_pairs(a: q.SAERecord, b: q.SAERecord) -> list[k.MetricPair]:
     pairs = []
     for name, title in METRICS.items():
         x, y = a.metrics.get(name), b.metrics.get(name)
-        over = "recovery_tokens" if name.endswith("recovered") else "tokens"
+        over = measured_over(name)
         notes = [measured(None, sae.metrics.get(over)) if value is None else None for sae, value in ((a, x), (b, y))]
         delta = None if x is None or y is None else y - x
         pairs.append(k.MetricPair(name=title, a=x, b=y, delta=delta, a_note=notes[0], b_note=notes[1]))

@@ -10,7 +10,7 @@ from app import urls
 from app.corpus.document import corpus_name
 from app.jobs import options
 from app.store.run_queries import RunRecord
-from app.web.metric_names import METRICS
+from app.web.metric_names import METRICS, measured_over
 
 RunState = Literal["queued", "running", "stopping", "stopped", "failed", "done", "lost"]
 ORDER = ("sae", "slug", "model", "corpus", "tokens", "context")  # jsonb keeps none
@@ -26,10 +26,12 @@ SAID = {
 
 
 class Measured(BaseModel):
-    """A metric by the name that it has on an SAE's page."""
+    """A metric by the name that it has on an SAE's page; None where it is not defined, or was measured ``over`` no
+    tokens."""
 
     name: str
-    value: float
+    value: float | None
+    over: int | None
 
 
 class RunResult(BaseModel):
@@ -214,7 +216,9 @@ def _result(run: RunRecord, number: int) -> RunResult:
         fvu=metrics.get("fvu"),
         l0=metrics.get("l0"),
         measured=[
-            Measured(name=name, value=metrics[key]) for key, name in METRICS.items() if metrics.get(key) is not None
+            Measured(name=name, value=metrics[key], over=metrics.get(measured_over(key)))
+            for key, name in METRICS.items()
+            if key in metrics
         ],
         metrics=metrics or None,
     )
