@@ -176,7 +176,8 @@ def runs() -> list[RunView]:
         run("running", id=4, total=None, seconds_left=None, resumed=120_000),
         run("running", id=5, tokens=1_000_000, stage="measuring loss recovered", seconds_left=None),
         run("stopping", id=6, stoppable=False),
-        run("lost", id=7, message=lost, refresh=False, resumable=True, forgettable=True, seconds_left=None),
+        run("lost", id=7, message=lost, refresh=False, resumable=True, forgettable=True, seconds_left=None, skipped=2),
+        run("done", id=8, saes=[result(fvu=0.15), result(sae="another-sae", fvu=0.2)], corpus="text:books/of/the/sea"),
     ]
 
 
