@@ -79,7 +79,7 @@ def create_app(settings: Settings) -> FastAPI:
         harvests = Harvests(settings, url, database)
         state = State(settings, database, engine, harvests, _hardware())
         app.state.saescope = state
-        warming = asyncio.create_task(_warm(state))
+        app.state.warming = warming = asyncio.create_task(_warm(state))
         if settings.worker:
             await harvests.open()
         try:

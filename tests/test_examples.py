@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app import urls
+from app.store.queries import example_record
+from app.store.tables import TOP
 from app.web import charts, examples, patterns
-from app.web.build import rounded
 from app.web.contexts import ExampleGroup, Histogram, Profile
 from app.web.examples import Look, alike, example_heat, fold, readings, rows
 
@@ -175,10 +176,13 @@ def test_heads_are_ranked_by_share():
 
 @pytest.mark.parametrize("scale", [1e-6, 0.046511486, 1.0, 27.5, 3e5])
 def test_values_keep_their_digits_whatever_their_scale(scale):
-    values = np.array([0.0, -scale, scale / 3, scale / 1000], dtype=np.float32).tolist()
-    kept = rounded(values)
+    activation = float(np.float32(-scale))
+    shares = np.array([1, -1 / 3, 1 / 1000], dtype="<f2")
+    stored = (1, TOP, 0, 7, 5, 4, activation, [1, 2, 3], shares.tobytes(), [11, 12, 13, 14], "a text")
+    kept = example_record(stored).activations
     assert kept[0] == 0.0
-    assert kept[1:3] == pytest.approx(values[1:3], rel=2e-6)
-    assert kept[3] == pytest.approx(values[3], rel=1e-3)
-    assert all(len(f"{abs(value):.15g}".replace(".", "").strip("0")) <= 8 for value in kept if value >= 1e-4)
-    assert rounded(values[:1]) == [0.0]
+    assert kept[1:3] == pytest.approx([float(x) * activation for x in shares[:2]], rel=2e-6)
+    assert kept[3] == pytest.approx(float(shares[2]) * activation, rel=1e-3)
+    assert all(len(f"{abs(value):.15g}".replace(".", "").strip("0")) <= 8 for value in kept if abs(value) >= 1e-4)
+    silent = (*stored[:6], 0.0, [], b"", *stored[9:])
+    assert example_record(silent).activations == [0.0] * 4

@@ -3,13 +3,14 @@
 Statements that every page asks are made once, with bound parameters: making them anew takes longer than asking.
 """
 
+import math
 import struct
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import ColumnElement, Integer, Row, Select, and_, bindparam, func, select, tuple_
-from sqlalchemy.dialects.postgresql import ARRAY
+from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import UnknownSAE
@@ -72,7 +73,7 @@ class RevisionRecord:
 
 @dataclass(frozen=True)
 class LatentRecord:
-    """Every column of a latent; see app.store.tables."""
+    """Every column of a latent, see app.store.tables, and the names of its documents."""
 
     index: int
     fired: int
@@ -111,6 +112,7 @@ class LatentRecord:
     documents: int | None
     document_ids: list[int] | None
     document_fires: list[int] | None
+    document_names: list[str | None] | None  # of document_ids, in their order
 
 
 @dataclass(frozen=True)
@@ -144,14 +146,18 @@ class ExampleRecord:
 
 ANY_OF = func.any(bindparam("indices", type_=ARRAY(Integer)))  # latents asked for together
 _OF_LATENT = t.latent.c.sae_id == bindparam("sae")
-_LATENT = select(*[t.latent.c[field.name] for field in fields(LatentRecord)]).where(
+_FIRED_IN = func.unnest(t.latent.c.document_ids).table_valued("id", with_ordinality="place").render_derived()
+_NAMES = (
+    select(func.array_agg(aggregate_order_by(t.document.c.name, _FIRED_IN.c.place)))
+    .select_from(_FIRED_IN)
+    .outerjoin(t.document, and_(t.document.c.corpus_id == bindparam("corpus"), t.document.c.id == _FIRED_IN.c.id))
+    .scalar_subquery()
+)
+_LATENT = select(*[t.latent.c[field.name] for field in fields(LatentRecord)[:-1]], _NAMES).where(
     _OF_LATENT, t.latent.c.index == bindparam("index")
 )
 _SUMMARIES = select(*[t.latent.c[field.name] for field in fields(LatentSummary)]).where(
     _OF_LATENT, t.latent.c.index == ANY_OF
-)
-_DOCUMENTS = select(t.document.c.id, t.document.c.name).where(
-    t.document.c.corpus_id == bindparam("corpus"), t.document.c.id == ANY_OF
 )
 
 
@@ -239,8 +245,8 @@ async def list_revisions(connection: AsyncConnection, slug: str) -> list[Revisio
     return [RevisionRecord(*row) for row in await connection.execute(_REVISIONS, {"slug": slug})]
 
 
-async def get_latent(connection: AsyncConnection, sae_id: int, index: int) -> LatentRecord | None:
-    row = (await connection.execute(_LATENT, {"sae": sae_id, "index": index})).first()
+async def get_latent(connection: AsyncConnection, sae: SAERecord, index: int) -> LatentRecord | None:
+    row = (await connection.execute(_LATENT, {"sae": sae.id, "corpus": sae.corpus_id, "index": index})).first()
     return None if row is None else LatentRecord(*row)
 
 
@@ -284,14 +290,6 @@ async def find_revisions(
     named = tuple_(t.sae.c.slug, t.sae.c.revision).in_(revisions)
     found = [_sae(row, pinned=True) for row in await connection.execute(_saes().where(named))]
     return {(sae.slug, sae.revision): sae for sae in found}
-
-
-async def get_documents(connection: AsyncConnection, corpus_id: int, numbers: list[int]) -> dict[int, str]:
-    """The names of a corpus's documents, by number, in one query."""
-    if not numbers:
-        return {}
-    rows = await connection.execute(_DOCUMENTS, {"corpus": corpus_id, "indices": numbers})
-    return {row.id: row.name for row in rows}
 
 
 def example_columns() -> list[ColumnElement[Any]]:
@@ -341,6 +339,8 @@ async def get_example(
 def example_record(row: Row[*tuple[Any, ...]]) -> ExampleRecord:
     sign, interval, rank, sequence, position, start, activation, offsets, shares, token_ids, document = row[:11]
     activations = [0.0] * len(token_ids)
+    # Seven digits of the strongest: more than the stored half precision holds, and shorter to write.
+    digits = 6 - math.floor(math.log10(abs(activation))) if activation else 0
     for offset, share in zip(offsets, struct.unpack(f"<{len(offsets)}e", shares), strict=True):
-        activations[offset] = share * activation
+        activations[offset] = round(share * activation, digits)
     return ExampleRecord(sign, interval, rank, sequence, position, start, activation, token_ids, document, activations)

@@ -4,7 +4,7 @@ import codecs
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 
 def _byte_alphabet() -> dict[str, int]:
@@ -71,9 +71,9 @@ class Vocabulary:
         """
         known, size, inside = self._whole, len(self.token_bytes), False
         if token_ids and min(token_ids) >= 0 and max(token_ids) < size:
-            whole = [text for i in token_ids if (text := known[i]) is not None]
-            if len(whole) == len(token_ids):
-                return whole
+            whole = list(map(known.__getitem__, token_ids))
+            if None not in whole:
+                return cast("list[str]", whole)
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         pieces = []
         for i in token_ids:

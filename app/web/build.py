@@ -2,7 +2,6 @@
 
 import math
 import re
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -129,13 +128,6 @@ def histogram(latent: LatentRecord) -> c.Histogram:
     return c.Histogram(edges=both, counts=[*latent.histogram_negative[::-1], 0, *latent.histogram])
 
 
-def rounded(activations: Sequence[float]) -> list[float]:
-    """To seven digits of the strongest: more than the stored half precision holds, and shorter to write."""
-    strongest = max(map(abs, activations), default=0.0)
-    digits = 6 - math.floor(math.log10(strongest)) if strongest else 0
-    return [round(value, digits) if value else 0.0 for value in activations]
-
-
 def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
     # Built without validation: a page has sixty of these with 64 values each, all from typed rows.
     return c.Example.model_construct(
@@ -144,7 +136,7 @@ def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
         rank=record.rank,
         tokens=vocabulary.pieces(record.token_ids),
         token_ids=record.token_ids,
-        activations=rounded(record.activations),
+        activations=record.activations,
         position=record.position - record.start,
         activation=record.activations[record.position - record.start],
         document=record.document,
@@ -162,10 +154,9 @@ def feature_page(
     latent: LatentRecord,
     examples: list[ExampleRecord],
     company: dict[int, Companion],
-    documents: dict[int, str],
     vocabulary: Vocabulary,
 ) -> c.FeaturePage:
-    """company: its neighbours and co-active latents; documents: names of those it fires most in."""
+    """company: its neighbours and co-active latents."""
     others = {i: other.latent for i, other in company.items()}
     glimpses = {i: glimpse(x.strongest, x.latent, vocabulary) for i, x in company.items() if x.strongest is not None}
     return c.FeaturePage(
@@ -197,7 +188,7 @@ def feature_page(
             for i, x in zip(latent.neighbour_ids, latent.neighbour_cosines, strict=True)
             if i in others
         ],
-        usage=usage(sae, latent, others, documents, glimpses, vocabulary),
+        usage=usage(sae, latent, others, glimpses, vocabulary),
         examples=[example(record, vocabulary) for record in examples],
         subject=sae.subject,
         architecture=sae.architecture,
@@ -210,7 +201,7 @@ def glimpse(record: ExampleRecord, latent: LatentSummary | LatentRecord, vocabul
     first, last = max(0, peak - GLIMPSE), peak + GLIMPSE + 1
     return c.Glimpse.model_construct(
         tokens=vocabulary.pieces(record.token_ids[first:last]),
-        activations=rounded(record.activations[first:last]),
+        activations=record.activations[first:last],
         position=peak - first,
         maximum=max(latent.maximum, -latent.minimum),
     )
@@ -220,7 +211,6 @@ def usage(
     sae: SAERecord,
     latent: LatentRecord,
     others: dict[int, LatentSummary],
-    documents: dict[int, str],
     glimpses: dict[int, c.Glimpse],
     vocabulary: Vocabulary,
 ) -> c.Usage | None:
@@ -236,7 +226,7 @@ def usage(
         strict=True,
     )
     company = zip(latent.coactive_ids or [], latent.coactive_phi or [], latent.coactive_together or [], strict=True)
-    most = zip(latent.document_ids or [], latent.document_fires or [], strict=True)
+    most = zip(latent.document_names or [], latent.document_fires or [], strict=True)
     sequences = max(1, facts["sequences"])
     return c.Usage(
         profile=c.Profile(
@@ -266,7 +256,7 @@ def usage(
         coactive_exact=facts["coactivation_exact"],
         coactive_positions=facts["coactivation_positions"],
         documents=latent.documents or 0,
-        top_documents=[c.DocumentFires(document=documents[i], fires=n) for i, n in most if i in documents],
+        top_documents=[c.DocumentFires(document=name, fires=n) for name, n in most if name is not None],
     )
 
 

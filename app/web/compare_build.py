@@ -27,7 +27,7 @@ async def compare_features(state: State, db: AsyncConnection, first: Feature, se
     """Five queries at most: two a side, beside those that found the SAEs."""
     found, sides = [], []
     for sae, index in (first, second):
-        latent = await q.get_latent(db, sae.id, index)
+        latent = await q.get_latent(db, sae, index)
         if latent is None:
             raise build.out_of_range(sae, index)
         examples = await q.get_examples(db, sae, index)

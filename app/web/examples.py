@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 
 from markupsafe import Markup
 
-from app.urls import example_kind
+from app import urls
 from app.web import contexts as c
 from app.web.formats import sig
-from app.web.heat import SPECIAL, heat_class, whole_characters
+from app.web.heat import LEVELS, SPECIAL, heat_class, whole_characters
 
 View = Literal["snippet", "stacked", "full"]
 Norm = Literal["latent", "row"]
@@ -25,6 +25,7 @@ Space = Literal["plain", "glyphs"]
 NEAR = 10  # tokens on either side of the peak that a snippet shows
 ALIKE = 0.8  # share of those that two examples have in common when one is folded under the other
 GLYPHS = {"\n": "↵", "\r": "␍", "\t": "→", " ": "·"}
+ROWS = {f"{by}{level}": f"{row}{level}" for by, row in ("ar", "nm") for level in range(LEVELS + 1)}  # classes by row
 _BEYOND = [None] * NEAR
 _BREAKS = re.compile(r"[\n\r\t]")
 _WHITE = re.compile(r"[\n\r\t ]")
@@ -62,7 +63,7 @@ def rows(groups: Sequence[c.ExampleGroup]) -> list[list[Section]]:
     out: dict[str, list[Section]] = {}
     for group in groups:
         out.setdefault(group.interval, []).append(
-            Section(example_kind(group.interval, group.sign), group, fold(group.examples))
+            Section(urls.example_kind(group.interval, group.sign), group, fold(group.examples))
         )
     return list(out.values())
 
@@ -89,11 +90,26 @@ def _around(example: c.Example) -> list[int | None]:
 
 def alike(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
     """Whether at least ALIKE of the places that hold a token in either hold the same one in both."""
-    neither = 0
-    if None in a and None in b:
-        neither = sum(x is None and y is None for x, y in zip(a, b, strict=True))
-    same = sum(map(operator.eq, a, b)) - neither
-    return bool(same >= ALIKE * (len(a) - neither))
+    same, places = sum(map(operator.eq, a, b)), len(a)
+    if same < ALIKE * places:  # leaving out the places that neither holds only takes more from it
+        return False
+    neither = sum(x is None and y is None for x, y in zip(a, b, strict=True))
+    return same - neither >= ALIKE * (places - neither)
+
+
+def shown_example(example: c.Example, page: c.FeaturePage, maximum: float, look: Look) -> Markup:
+    """An example's heat map, and below it how strongly the latent fires, of which document, and where all values
+    stand. Written here, not in a template: a page has sixty."""
+    quiet, glyphs = example.interval == "random", look.space == "glyphs"
+    heat = example_heat(
+        example.tokens, example.activations, maximum, example.position, peak=not quiet, glyphs=glyphs
+    )  # fmt: skip
+    fires = f'<span class="num">{sig(example.activation)}</span> · ' if example.activation else ""
+    values = urls.example(page.address, page.index, example.interval, example.sign, example.rank)
+    return Markup(
+        f'<p class="heat example-heat" dir="auto">{heat}</p>\n<div class="about"><p class="source">{fires}'
+        f'{html.escape(example.document)} <a class="values" href="{html.escape(values)}">Values</a></p></div>'
+    )
 
 
 def example_heat(
@@ -119,7 +135,12 @@ def example_heat(
     shown, values, ends = whole_characters(tokens, activations)
     middle, peak = bisect_left(ends, centre), peak and centre >= 0
     first, last = bisect_left(ends, centre - NEAR), max(bisect_right(ends, centre + NEAR), middle + 1)
-    marked = [place for place, value in enumerate(values) if value or (peak and place == middle)]
+    spans = {
+        place: _span(shown[place], value, maximum, row, peak and place == middle, glyphs)
+        for place, value in enumerate(values)
+        if value or (peak and place == middle)
+    }
+    marked = list(spans)
 
     def part(start: int, end: int) -> str:
         """Places start to end: a span where something fires, the text between as it is."""
@@ -127,28 +148,28 @@ def example_heat(
         for place in marked[bisect_left(marked, start) : bisect_left(marked, end)]:
             if at < place:
                 out.append(_bare("".join(shown[at:place]), glyphs))
-            out.append(_span(shown[place], values[place], maximum, row, peak and place == middle, glyphs))
+            out.append(spans[place])
             at = place + 1
-        out.append(_bare("".join(shown[at:end]), glyphs))
+        if at < end:
+            out.append(_bare("".join(shown[at:end]), glyphs))
         return "".join(out)
 
-    mid = part(middle, middle + 1)
-    if mid and not mid.startswith("<span"):
-        mid = f"<span>{mid}</span>"
+    mid = spans.get(middle) or (f"<span>{part(middle, middle + 1)}</span>" if middle < len(shown) else "<span></span>")
     far, before, after, beyond = part(0, first), part(first, middle), part(middle + 1, last), part(last, len(shown))
     far, before = (begin + far, before) if centre >= NEAR else (far, begin + before)
     before = f'<span class="far">{far}</span>{before}' if far else before
     after = f'{after}<span class="far">{beyond}</span>' if beyond else after
-    return Markup(f'<span class="l"><span>{before}</span></span>{mid or "<span></span>"}<span class="r">{after}</span>')
+    return Markup(f'<span class="l"><span>{before}</span></span>{mid}<span class="r">{after}</span>')
 
 
 def _span(text: str, value: float, maximum: float, row: float, peak: bool, glyphs: bool) -> str:
-    by_row = heat_class(value, row).replace("a", "r").replace("n", "m")
-    classes = f"{heat_class(value, maximum)} {by_row}{' peak' if peak else ''}"
-    shown = _BREAKS.sub(_glyph, html.escape(text))
+    by_latent, by_row = heat_class(value, maximum), ROWS[heat_class(value, row)]
+    shown = html.escape(text)
+    if not shown.isprintable():
+        shown = _BREAKS.sub(_glyph, shown)
     if glyphs:
         shown = shown.replace(" ", "<i class=o>·</i>")
-    return f'<span class="{classes}" title="{sig(value)}">{shown}</span>'
+    return f'<span class="{by_latent} {by_row}{" peak" if peak else ""}" title="{sig(value)}">{shown}</span>'
 
 
 def _glyph(found: re.Match[str]) -> str:
@@ -157,6 +178,8 @@ def _glyph(found: re.Match[str]) -> str:
 
 def _bare(text: str, glyphs: bool) -> str:
     shown = html.escape(text)
+    if shown.isprintable() and not glyphs:
+        return shown
     if glyphs:
         return _WHITE.sub(lambda found: f"<i class=o>{GLYPHS[found[0]]}</i>", shown)
     return shown.replace("\n", "<i class=n>\n</i>").replace("\r", "")

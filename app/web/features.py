@@ -27,8 +27,7 @@ async def load_feature(request: Request, slug: str, index: int, text: str | None
         sae, latent = await find_latent(request, db, slug, index)
         examples = await q.get_examples(db, sae, index)
         others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
-        documents = await q.get_documents(db, sae.corpus_id, latent.document_ids or [])
-    page = build.feature_page(sae, latent, examples, others, documents, await state.vocabulary(sae))
+    page = build.feature_page(sae, latent, examples, others, await state.vocabulary(sae))
     if text is None:
         return page
     peak = max(latent.maximum, -latent.minimum)

@@ -21,7 +21,7 @@ async def find_latent(
     if not 0 <= index < sae.n_latents:
         raise build.out_of_range(sae, index)
     unless_known(request, sae)
-    latent = await q.get_latent(connection, sae.id, index)
+    latent = await q.get_latent(connection, sae, index)
     if latent is None:
         raise build.out_of_range(sae, index)
     return sae, latent

@@ -32,8 +32,10 @@ def environment() -> Environment:
     )  # fmt: skip
     env.globals.update(urls=urls, static=static, version=__version__, heat_map=heat, visible=visible,
         absolute=absolute, frame=frame, measured=measured,
-        example_heat=examples.example_heat, fold=examples.fold, histogram_values=charts.histogram_values,
-        bars_chart=browse_charts.bars_chart, pairs=browse_charts.pairs,
+        example_heat=examples.example_heat, shown_example=examples.shown_example, fold=examples.fold,
+        histogram_values=charts.histogram_values,
+        drawn=charts.drawn, table_rows=charts.table_rows, pairs=browse_charts.pairs,
+        bars_chart=browse_charts.bars_chart,
         profile_values=charts.profile_values, ranked=charts.ranked, percents=charts.percents,
     )  # fmt: skip
     env.globals.update(row=heat_row, floats=floats)
