@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -142,7 +143,23 @@ def _has(engine: "Engine", slug: str) -> bool:
         return connection.execute(select(t.sae.c.id).where(t.sae.c.slug == slug).limit(1)).first() is not None
 
 
+class CtrlC:
+    """Ctrl-C as ever, and noted: a library that is being loaded may swallow the exception, and the next step must not
+    begin then."""
+
+    def __init__(self) -> None:
+        self.pressed = False
+
+    def __call__(self, *_: object) -> None:
+        self.pressed = True
+        raise KeyboardInterrupt
+
+
 def say(line: str) -> None:
+    """Announce the next step."""
+    handler = signal.getsignal(signal.SIGINT)
+    if isinstance(handler, CtrlC) and handler.pressed:
+        raise KeyboardInterrupt
     typer.echo(f"{line} ...", err=True)
 
 
@@ -169,8 +186,6 @@ def settle() -> None:
 
 
 def run_server(settings: Settings) -> None:
-    import signal
-
     import uvicorn
 
     from app.main import create_app
@@ -216,6 +231,7 @@ def main() -> None:
     """Run a command; refusals are one line on stderr and status 1, Ctrl-C is status 130."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
+    before = signal.signal(signal.SIGINT, CtrlC())
     try:
         check_arguments(sys.argv[1:])
         status = app(standalone_mode=False)  # typer turns Ctrl-C into the status 130
@@ -234,6 +250,8 @@ def main() -> None:
         reason = f"{type(error).__name__}: {told[0]}" if told else type(error).__name__
         typer.echo(f"saescope: This should not have happened ({reason}); SAESCOPE_DEBUG=1 shows where.", err=True)
         raise SystemExit(1) from None
+    finally:
+        signal.signal(signal.SIGINT, before)
     if status == 130 and sys.argv[1:2] in (["demo"], ["harvest"], ["train"]):
         typer.echo("\nStopped. The same command carries on from here.", err=True)
     if isinstance(status, int) and status:

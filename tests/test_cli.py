@@ -1,5 +1,6 @@
 """The command line: what it refuses, and a demo stopped at every step."""
 
+import contextlib
 import json
 import os
 import select
@@ -117,6 +118,25 @@ def read_until(process, mark, seconds=120):
                 break
             text += part
     return text
+
+
+def test_ctrl_c_that_a_library_swallowed_stops_before_the_next_step(monkeypatch, capsys):
+    def swallowing() -> None:
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(5)  # the signal comes within
+        cli.say("The next step")
+
+    monkeypatch.setattr(cli, "app", lambda standalone_mode: swallowing())
+    monkeypatch.setattr("sys.argv", ["saescope", "demo"])
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    told = capsys.readouterr().err
+    assert stop.value.code == 130
+    assert "The next step" not in told
+    assert "Stopped." in told
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_ctrl_c_at_every_step_of_the_demo_leaves_nothing_broken(cache, real_folder):

@@ -247,7 +247,7 @@ async def list_revisions(connection: AsyncConnection, slug: str) -> list[Revisio
 
 async def get_latent(connection: AsyncConnection, sae: SAERecord, index: int) -> LatentRecord | None:
     row = (await connection.execute(_LATENT, {"sae": sae.id, "corpus": sae.corpus_id, "index": index})).first()
-    return None if row is None else LatentRecord(*row)
+    return None if row is None else LatentRecord(*tuple(row))
 
 
 async def get_summaries(connection: AsyncConnection, sae_id: int, indices: list[int]) -> dict[int, LatentSummary]:

@@ -94,7 +94,7 @@ def alike(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
     if same < ALIKE * places:  # leaving out the places that neither holds only takes more from it
         return False
     neither = sum(x is None and y is None for x, y in zip(a, b, strict=True))
-    return same - neither >= ALIKE * (places - neither)
+    return bool(same - neither >= ALIKE * (places - neither))
 
 
 def shown_example(example: c.Example, page: c.FeaturePage, maximum: float, look: Look) -> Markup:
