@@ -16,6 +16,7 @@ class Cache:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._runs: OrderedDict[Key, PromptRun] = OrderedDict()
+        self._bytes = 0
         self._lock = threading.Lock()
 
     def get(self, key: Key) -> PromptRun | None:
@@ -30,12 +31,14 @@ class Cache:
         with self._lock:
             known = self._runs.pop(key, None)
             if known is not None:
+                self._bytes -= known.nbytes
                 run = replace(
                     run,
                     readings={**known.readings, **run.readings},
                     predictions=run.predictions or known.predictions,
                 )
             self._runs[key] = run
-            while len(self._runs) > 1 and sum(held.nbytes for held in self._runs.values()) > self._limit:
-                self._runs.popitem(last=False)
+            self._bytes += run.nbytes
+            while len(self._runs) > 1 and self._bytes > self._limit:
+                self._bytes -= self._runs.popitem(last=False)[1].nbytes
             return run

@@ -179,6 +179,7 @@ def _saes() -> Select[Any]:
 
 
 _NAMED = _saes().where(t.sae.c.slug == bindparam("slug")).order_by(t.sae.c.id.desc()).limit(1)
+_NEWEST = _saes().where(t.sae.c.id.in_(select(func.max(t.sae.c.id)).group_by(t.sae.c.slug))).order_by(t.sae.c.slug)
 _PINNED = _NAMED.where(t.sae.c.revision == bindparam("revision"))
 
 
@@ -211,9 +212,7 @@ def _sae(row: Any, *, pinned: bool = False) -> SAERecord:
 
 async def list_saes(connection: AsyncConnection) -> list[SAERecord]:
     """The newest revision of every SAE, by slug."""
-    newest = select(func.max(t.sae.c.id)).group_by(t.sae.c.slug).scalar_subquery()
-    found = await connection.execute(_saes().where(t.sae.c.id.in_(newest)).order_by(t.sae.c.slug))
-    return [_sae(row) for row in found]
+    return [_sae(row) for row in await connection.execute(_NEWEST)]
 
 
 async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:

@@ -94,7 +94,7 @@ async def answered(
     state = state_of(request)
     reads = [Read(sae.slug, sae.revision, sae, sae.pinned) for sae in saes]
     vocabulary = await state.vocabulary(saes[0])
-    async with state.database.connect() as db:
+    async with state.reads.connect() as db:
         return await result(
             state, db, run, reads, query, text, chat=chat, subject=saes[0].subject, kept=kept, vocabulary=vocabulary
         )
@@ -278,8 +278,8 @@ async def run_page(request: Request, run: str, query: Shown) -> Response:
 async def api_inspect(request: Request, body: c.InspectBody) -> Response:
     """Read a prompt with one or more SAEs: its tokens and the strongest features."""
     names = [body.sae] if isinstance(body.sae, str) else body.sae or []
-    async with state_of(request).database.connect() as db:
-        known = await q.list_saes(db)
+    async with state_of(request).reads.connect() as db:
+        known = [] if names else await q.list_saes(db)
         if not names and len(known) != 1:
             raise BadRequest("Say which SAE with 'sae'; there is not exactly one here.")
         saes = await chosen(db, names, known)
