@@ -31,6 +31,7 @@ from app.web.attribution import router as attribution
 from app.web.browse import router as browse
 from app.web.compare import router as compare
 from app.web.contexts import ErrorPage
+from app.web.differences import router as differences
 from app.web.example_page import router as example_page
 from app.web.exports import router as exports
 from app.web.features import router as features
@@ -115,6 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
         features,
         example_page,
         previews,
+        differences,  # before the inspector's, whose runs are named where its pages are
         inspection,
         intervention,
         attribution,

@@ -10,6 +10,7 @@ from jinja2_fragments import render_block as _render_block
 
 from app import __version__, urls
 from app.web import browse_charts, charts, examples
+from app.web.aligned import aligned_heat, around, texts
 from app.web.formats import duration, measured, percent, sig, thousands
 from app.web.heat import floats, heat, heat_row, visible
 from app.web.sharing import absolute, frame
@@ -36,7 +37,7 @@ def environment() -> Environment:
         bars_chart=browse_charts.bars_chart, pairs=browse_charts.pairs,
         profile_values=charts.profile_values, ranked=charts.ranked, percents=charts.percents,
     )  # fmt: skip
-    env.globals.update(row=heat_row, floats=floats)
+    env.globals.update(row=heat_row, floats=floats, aligned_heat=aligned_heat, around=around, texts=texts)
     env.tests.update(in_pinned=lambda address: "@" in address)
     env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration)
     return env
