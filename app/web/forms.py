@@ -12,8 +12,8 @@ LONGEST = 1 << 20
 M = TypeVar("M", bound=BaseModel)
 
 
-async def form_fields(request: Request) -> dict[str, list[str]]:
-    """Every field that is not empty.
+async def form_fields(request: Request, *, empty: bool = False) -> dict[str, list[str]]:
+    """Every field that is not empty, or, ``empty``, every field.
 
     Raises:
         TextTooLong, BadRequest: the body is too long, or no form.
@@ -24,7 +24,7 @@ async def form_fields(request: Request) -> dict[str, list[str]]:
         if len(body) > LONGEST:
             raise TextTooLong(f"The form is longer than {LONGEST // 1024} KiB.")
     try:
-        return parse_qs(body.decode(), keep_blank_values=False, max_num_fields=500)
+        return parse_qs(body.decode(), keep_blank_values=empty, max_num_fields=500)
     except ValueError:
         raise BadRequest("The form cannot be read: it is no form.") from None
 
