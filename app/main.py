@@ -38,6 +38,7 @@ from app.web.features import router as features
 from app.web.freshness import NotModified, not_modified, site_version
 from app.web.guard import Guard
 from app.web.headers import Headers, secure
+from app.web.heads import router as heads
 from app.web.inspection import router as inspection
 from app.web.intervention import router as intervention
 from app.web.patterns import router as patterns
@@ -116,7 +117,8 @@ def create_app(settings: Settings) -> FastAPI:
         features,
         example_page,
         previews,
-        differences,  # before the inspector's, whose runs are named where its pages are
+        differences,  # these two before the inspector's, whose runs are named where their pages are
+        heads,
         inspection,
         intervention,
         attribution,

@@ -79,3 +79,8 @@ def around(
     high = max(high, min(len(tokens), low + 2 * reach + 1))
     peak = None if position is None else position - low
     return "…" if low else "", list(tokens[low:high]), row[low:high], peak, "…" if high < len(tokens) else ""
+
+
+def by_size(values: Sequence[float]) -> list[int]:
+    """The places of ``values``, the greatest magnitude first."""
+    return sorted(range(len(values)), key=lambda place: -abs(values[place]))

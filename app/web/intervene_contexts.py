@@ -195,6 +195,7 @@ class AttributedLatent(BaseModel):
     exact: float
     direct: float | None
     places: list[tuple[int, float, float]]
+    attention: bool  # whether it has heads and source tokens
 
 
 class AttributedSAE(BaseModel):

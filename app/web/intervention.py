@@ -43,7 +43,7 @@ async def prepared(request: Request, bodies: Sequence[c.EditBody], others: Seque
     Raises:
         BadRequest, LatentOutOfRange, UnknownSAE: a feature that is none, or of another subject.
     """
-    wanted = [_feature(body.feature) for body in bodies]
+    wanted = [named_feature(body.feature) for body in bodies]
     async with state_of(request).database.connect() as db:
         known = await q.list_saes(db)
         names = list(dict.fromkeys([*(name for name, _ in wanted), *others]))
@@ -95,7 +95,12 @@ def _positions(text: str) -> Literal["all", "generated"] | list[int]:
     return [int(place) for place in places]
 
 
-def _feature(text: str) -> tuple[str, int]:
+def named_feature(text: str) -> tuple[str, int]:
+    """The SAE and the number of SLUG/NUMBER.
+
+    Raises:
+        BadRequest: it is none.
+    """
     name, _, number = text.strip().rpartition("/")
     if not name or not number.isascii() or not number.isdigit() or len(number) > 9:
         raise BadRequest(f"{text[:60]!r} names no feature; write SLUG/NUMBER.", feature=text[:60])
