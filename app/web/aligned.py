@@ -84,3 +84,8 @@ def around(
 def by_size(values: Sequence[float]) -> list[int]:
     """The places of ``values``, the greatest magnitude first."""
     return sorted(range(len(values)), key=lambda place: -abs(values[place]))
+
+
+def bos_marked(tokens: Sequence[str]) -> list[str]:
+    """The tokens with a sign for a leading special one, so that a heat map colours it like any other."""
+    return ["⊢" if place == 0 and SPECIAL.fullmatch(token) else token for place, token in enumerate(tokens)]

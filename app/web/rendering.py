@@ -10,7 +10,7 @@ from jinja2_fragments import render_block as _render_block
 
 from app import __version__, urls
 from app.web import browse_charts, charts, examples
-from app.web.aligned import aligned_heat, around, by_size, texts
+from app.web.aligned import aligned_heat, around, bos_marked, by_size, texts
 from app.web.formats import duration, exact, measured, percent, sig, thousands
 from app.web.heat import floats, heat, heat_row, visible
 from app.web.presets import PRESETS, preset_url
@@ -47,6 +47,7 @@ def environment() -> Environment:
         presets=PRESETS,
         preset_url=preset_url,
         order=by_size,
+        bos_marked=bos_marked,
     )
     env.tests.update(in_pinned=lambda address: "@" in address)
     env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration, exact=exact)
