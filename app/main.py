@@ -31,12 +31,14 @@ from app.web.attribution import router as attribution
 from app.web.browse import router as browse
 from app.web.compare import router as compare
 from app.web.contexts import ErrorPage
+from app.web.differences import router as differences
 from app.web.example_page import router as example_page
 from app.web.exports import router as exports
 from app.web.features import router as features
 from app.web.freshness import NotModified, not_modified, site_version
 from app.web.guard import Guard
 from app.web.headers import Headers, secure
+from app.web.heads import router as heads
 from app.web.inspection import router as inspection
 from app.web.intervention import router as intervention
 from app.web.patterns import router as patterns
@@ -115,6 +117,8 @@ def create_app(settings: Settings) -> FastAPI:
         features,
         example_page,
         previews,
+        differences,  # these two before the inspector's, whose runs are named where their pages are
+        heads,
         inspection,
         intervention,
         attribution,

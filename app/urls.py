@@ -147,6 +147,38 @@ def keep_inspection() -> str:
     return "/inspect/keep"
 
 
+def compare_prompts(**state: object) -> str:
+    """Two prompts side by side, and, by POST, where to find them."""
+    return "/inspect/compare" + _query(**state)
+
+
+def compare_prompts_json(**state: object) -> str:
+    return "/inspect/compare.json" + _query(**state)
+
+
+def keep_compared() -> str:
+    """Keeps both prompts' runs, by POST, and leads to the comparison of them."""
+    return "/inspect/compare/keep"
+
+
+def contrast(**state: object) -> str:
+    """Features that fire on the texts of one side and not on those of another."""
+    return "/inspect/contrast" + _query(**state)
+
+
+def contrast_json(**state: object) -> str:
+    return "/inspect/contrast.json" + _query(**state)
+
+
+def heads(**state: object) -> str:
+    """A latent on attention outputs at one token, by head and source."""
+    return "/inspect/heads" + _query(**state)
+
+
+def heads_json(**state: object) -> str:
+    return "/inspect/heads.json" + _query(**state)
+
+
 def intervene(**state: object) -> str:
     """A text without and with latents edited; ``feature``, ``kind`` and ``strength`` are lists of one length."""
     return "/intervene" + _query(**state)

@@ -24,6 +24,7 @@ from app.store.migrate import migrate
 from app.subject.load import load_subject
 
 SLUG = "tiny-l0-topk-40"
+LAYERS = "layer-0", "layer-1"
 TEXT = [
     Document("cats", "The cat sat on the mat. A cat likes the warm mat. Every cat sleeps a lot in the sun. " * 12),
     Document("paris", "Paris is the capital of France. The river Seine runs through Paris to the sea. " * 12),
@@ -162,4 +163,25 @@ def harvested(tiny, sequences, engine, home):
 @pytest.fixture(scope="session")
 def client(harvested, settings):
     with TestClient(create_app(settings), raise_server_exceptions=True) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def layered(settings, harvested, tiny, sequences):
+    """Settings of a database with an SAE of either layer, LAYERS."""
+    own, (_, parameters, _) = database_beside(settings, "layered"), harvested
+    engine = sync_engine(database_url(own))
+    migrate(engine)
+    for number, slug in enumerate(LAYERS):
+        folder = public_folder() / slug
+        sae = random_sae(hook=f"model.layers.{number}:out", seed=number)
+        saelens.write(folder, sae, matrices=torch.float32, metadata={})
+        run_job(Job(slug, folder, "test text", 64, parameters), tiny, sequences, engine, own.home)
+    engine.dispose()
+    return own
+
+
+@pytest.fixture(scope="session")
+def layered_client(layered):
+    with TestClient(create_app(layered)) as client:
         yield client

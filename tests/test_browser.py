@@ -4,6 +4,7 @@ import os
 import socket
 import threading
 import time
+from itertools import pairwise
 
 import pytest
 import uvicorn
@@ -28,6 +29,13 @@ BROWSED = (
     f"/saes/{SLUG}/features?index=1,2,3",
     f"/compare?a={SLUG}/3&b={SLUG}/4",
     f"/compare?a={SLUG}&b={SLUG}",
+)
+COMPARED = (
+    "/inspect/compare",
+    "/inspect/compare?text=Paris+is+the+capital+of+France&other=Paris+was+the+old+capital+of+Italy",
+    "/inspect/compare?text=Paris+is+big&other=Rome+is+old&at=1&pin=" + f"{SLUG}%2F3",
+    "/inspect/contrast?here=Paris+is+big%0AParis+is+warm&there=A+cat",
+    "/inspect/heads",
 )
 INTERVENED = f"/intervene?text=Paris+is&feature={SLUG}%2F3&kind=add&strength=2&max_new=3"
 CHROMIUM = os.environ.get("SAESCOPE_TEST_CHROMIUM", "/usr/bin/chromium")
@@ -162,6 +170,98 @@ def test_a_pinned_view_is_kept_and_opens_alike_elsewhere(browser, site):
     assert other.get_by_role("button", name="Unpin feature").count() == 1
     assert "Features at token 3" in shown
     other.context.close()
+    context.close()
+
+
+def test_two_prompts_are_compared_place_by_place(page):
+    page.goto("/inspect?text=Paris+is+the+capital+of+France")
+    page.get_by_role("link", name="Compare with another prompt").click()
+    assert page.get_by_label("First text").input_value() == "Paris is the capital of France"
+    page.get_by_label("Second text").fill("Paris was the old capital of Italy")
+    page.keyboard.press("Control+Enter")
+    page.locator("button.pair").first.wait_for()
+    kinds = page.locator("button.pair").evaluate_all("(all) => all.map((one) => one.classList[1])")
+    assert kinds.count("equal") == 4
+    assert kinds.count("replaced") == 2
+    assert kinds.count("only_second") == 1
+    tops = page.locator("button.pair").evaluate_all(
+        "(all) => all.map((one) => [...one.children].map((cell) => cell.getBoundingClientRect().top))"
+    )
+    assert len({tuple(pair) for pair in tops}) == 1  # two straight rows
+    page.locator("button.pair.replaced").first.focus()
+    page.keyboard.press("Enter")
+    page.locator("button.pair[aria-current]").wait_for()
+    page.wait_for_url("**at=2**")
+    page.get_by_role("heading", name="What differs at place 2").wait_for()
+    pin = page.locator("article h3 button", has_text="Pin").first
+    feature = pin.get_attribute("value")
+    pin.click()
+    page.get_by_role("heading", name="Pinned").wait_for()
+    page.wait_for_url("**pin=**")
+    page.get_by_role("link", name="Swap the two").click()
+    page.wait_for_url("**text=Paris+was**")
+    assert page.get_by_label("First text").input_value().startswith("Paris was")
+    assert page.locator(f"button[name=unpin][value='{feature}']").count() == 1
+    page.get_by_role("button", name="Whole texts").click()
+    page.get_by_role("heading", name="What differs over the whole texts").wait_for()
+    page.get_by_role("button", name="Keep both and get a link").click()
+    page.wait_for_url("**run=**other_run=**")
+    page.get_by_text("shows what was read then").wait_for()
+
+
+def test_two_prompts_line_up_on_a_phone_and_without_javascript(browser, site):
+    context = browser.new_context(base_url=site, java_script_enabled=False, viewport={"width": 380, "height": 800})
+    page = context.new_page()
+    page.goto("/inspect/compare")
+    page.get_by_label("First text").fill("Paris is the capital of France. " * 5)
+    page.get_by_label("Second text").fill("Paris was the old capital of Italy. " * 5)
+    page.get_by_role("button", name="Compare").click()
+    rows = page.locator("button.pair").evaluate_all(
+        "(all) => all.map((one) => [...one.children].map((cell) => Math.round(cell.getBoundingClientRect().top)))"
+    )
+    lines = sorted(set(map(tuple, rows)))
+    assert len(lines) > 2
+    assert all(first < second < following for (first, second), (following, _) in pairwise(lines))
+    page.locator("button.pair.replaced").first.click()
+    page.get_by_role("heading", name="What differs at place").wait_for()
+    page.goto("/inspect/contrast")
+    page.get_by_label("It fires on these texts").fill("Paris is big\nParis is warm")
+    page.get_by_label("and on none of these").fill("A cat")
+    page.get_by_role("button", name="Search").click()
+    page.locator(".lines .peak").first.wait_for()
+    context.close()
+
+
+def test_a_preset_fills_its_row_and_enter_goes_on(browser, site):
+    context = browser.new_context(base_url=site)
+    page = context.new_page()
+    page.goto(f"/intervene?feature={SLUG}%2F3&max_new=2")
+    page.fill("#text", "Paris is")
+    page.get_by_role("button", name="double").first.click()
+    assert page.locator("[name=kind]").first.input_value() == "scale"
+    assert page.locator("[name=strength]").first.input_value() == "2"
+    page.locator("[name=seed]").fill("7")
+    page.locator("[name=where]").first.fill("generated")
+    page.locator("[name=seed]").press("Enter")
+    page.locator("#result .halves").wait_for()
+    page.wait_for_url("**seed=7**")
+    assert page.locator("[name=kind]").first.input_value() == "scale"
+    assert "where=generated" in page.url
+    assert page.url.count("feature=") == 1
+    page.reload()
+    assert page.locator("[name=where]").first.input_value() == "generated"
+    page.locator("#baseline").wait_for()
+    context.close()
+    context = browser.new_context(base_url=site, java_script_enabled=False)
+    page = context.new_page()
+    page.goto(f"/intervene?feature={SLUG}%2F3")
+    page.get_by_role("button", name="project out").first.click()
+    page.wait_for_url("**kind=project**")
+    page.fill("#text", "Paris is")
+    page.locator("[name=max_new]").fill("2")
+    page.locator("[name=max_new]").press("Enter")
+    page.locator("#baseline").wait_for()
+    assert "kind=project" in page.url
     context.close()
 
 
@@ -347,6 +447,7 @@ def test_axe_finds_nothing_serious(browser, site, runs, scheme):
         "/api/docs",
         "/harvests",
         *BROWSED,
+        *COMPARED,
         *(f"/harvests/{run}" for run in runs.values()),
     ):
         page.goto(path)
@@ -378,6 +479,7 @@ def test_pages_fit_a_phone_and_read_without_javascript(browser, site, runs):
         "/nowhere",
         "/harvests",
         *BROWSED,
+        *COMPARED,
         *(f"/harvests/{run}" for run in runs.values()),
     ):
         page.goto(path)

@@ -6,40 +6,26 @@ from html import unescape
 
 import pytest
 import torch
-from fastapi.testclient import TestClient
 from sqlalchemy import delete, text
 
-from app.harvest.job import Job, run_job
 from app.live.engine import Engine
-from app.main import create_app
-from app.sae.formats import saelens
 from app.store import tables as t
 from app.store.engine import database_url, sync_engine
-from app.store.migrate import migrate
-from tests.conftest import database_beside, public_folder, random_sae
+from tests.conftest import LAYERS
 from tests.counting import counted_queries
 
-A, B = "layer-0", "layer-1"
+A, B = LAYERS
 TEXT = "Paris is the capital of France. The cat sat on the mat."
 
 
-@pytest.fixture(scope="module")
-def own(settings):
-    return database_beside(settings, "inspecting")
+@pytest.fixture
+def own(layered):
+    return layered
 
 
-@pytest.fixture(scope="module")
-def client(own, harvested, tiny, sequences):
-    _, parameters, _ = harvested
-    engine = sync_engine(database_url(own))
-    migrate(engine)
-    for slug, hook, seed in ((A, "model.layers.0:out", 0), (B, "model.layers.1:out", 1)):
-        folder = public_folder() / slug
-        saelens.write(folder, random_sae(hook=hook, seed=seed), matrices=torch.float32, metadata={})
-        run_job(Job(slug, folder, "test text", 64, parameters), tiny, sequences, engine, own.home)
-    engine.dispose()
-    with TestClient(create_app(own)) as client:
-        yield client
+@pytest.fixture
+def client(layered_client):
+    return layered_client
 
 
 def asked(client, **query):

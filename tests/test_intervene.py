@@ -2,10 +2,12 @@
 
 import json
 import re
+from html import unescape
 
 import pytest
 import torch
 
+from app.web.presets import PRESETS
 from tests.conftest import SLUG, random_sae
 
 TEXT = "Paris is the capital of France"
@@ -193,3 +195,93 @@ def test_pages_show_what_the_api_answers(client):
     assert found == asked(client, "/api/attribute", sae=SLUG)
     page = client.get("/attribute", params={"text": TEXT, "sae": SLUG}).text
     assert len(re.findall(r'<th scope="row"><a href="/saes/', page)) == len(found["latents"])
+
+
+FORM = {
+    "text": TEXT, "chat": "1", "feature": [f"{SLUG}/3", "", f"{SLUG}/4", ""], "kind": ["scale", "add", "steer", "add"],
+    "strength": ["1.2345678", "1", "-0.25", "1"], "where": ["all", "all", "3, 5", "all"], "max_new": "4",
+    "temperature": "0.35", "top_p": "0.85", "seed": "12345678901",
+}  # fmt: skip
+
+
+def fields_of(html):
+    """What the form of the page would send."""
+    form = re.search(r'<form id="intervene".*?</form>', html, re.S)[0]
+    sent = {"text": unescape(re.search(r"<textarea[^>]*>(.*?)</textarea>", form, re.S)[1])}
+    for tag in re.findall(r"<input[^>]*>", form):
+        name, value = re.search(r'name="(\w+)"', tag)[1], unescape(re.search(r'value="([^"]*)"', tag)[1])
+        if "checkbox" not in tag or " checked" in tag:
+            sent.setdefault(name, []).append(value)
+    kinds = re.findall(r'<select name="kind">.*?</select>', form, re.S)
+    sent["kind"] = [(re.search(r"<option selected>(\w+)", one) or re.search(r"<option>(\w+)", one))[1] for one in kinds]
+    return sent
+
+
+def test_the_address_holds_all_of_an_intervention(client):
+    url = client.post("/intervene", data=FORM, follow_redirects=False).headers["location"]
+    twin = client.get(url.replace("/intervene?", "/intervene.json?")).json()
+    assert [(e["feature"], e["kind"], e["strength"], e["where"]) for e in twin["edits"]] == [
+        (f"{SLUG}/3", "scale", 1.2345678, "all"), (f"{SLUG}/4", "steer", -0.25, "3 5"),
+    ]  # fmt: skip
+    edits = [
+        {"feature": f"{SLUG}/3", "kind": "scale", "strength": 1.2345678},
+        {"feature": f"{SLUG}/4", "kind": "steer", "strength": -0.25, "positions": [3, 5]},
+    ]
+    body = {"edits": edits, "chat": True, "max_new": 4, "temperature": 0.35, "top_p": 0.85, "seed": 12345678901}
+    assert twin["generated"] == asked(client, "/api/generate", **body)
+    assert asked(client, "/api/generate", **body | {"top_p": 0.01}) != twin["generated"]
+    again = client.post("/intervene", data=fields_of(client.get(url).text), follow_redirects=False)
+    assert again.headers["location"] == url.replace("where=3%2C+5", "where=3+5")
+
+
+def test_a_long_text_is_kept_and_its_address_names_it(client, monkeypatch):
+    monkeypatch.setattr("app.web.intervention.LONGEST_URL", 40)
+    url = client.post("/intervene", data=FORM, follow_redirects=False).headers["location"]
+    run = re.search(r"run=(\w{10})", url)[1]
+    assert "text=" not in url
+    page = client.get(url).text
+    assert TEXT in page
+    again = client.post("/intervene", data=fields_of(page), follow_redirects=False).headers["location"]
+    assert f"run={run}" in again  # sent again from its own page it is not kept twice
+    changed = fields_of(page) | {"text": "Another one."}
+    assert run not in client.post("/intervene", data=changed, follow_redirects=False).headers["location"]
+    monkeypatch.undo()
+    short = client.post("/intervene", data=FORM, follow_redirects=False).headers["location"]
+    one, other = (client.get(u.replace("/intervene?", "/intervene.json?")).json() for u in (url, short))
+    for name in ("text", "chat", "edits", "generated"):
+        assert one[name] == other[name]
+    assert client.get("/intervene", params={"run": "nothere"}).status_code == 404
+
+
+def test_a_presets_button_fills_its_row_and_its_link_leads_there(client):
+    for row, feature in ((0, f"{SLUG}/3"), (2, f"{SLUG}/4")):
+        for one in PRESETS:
+            data = FORM | {"preset": f"{row}:{one.name}", "text": ""}
+            url = client.post("/intervene", data=data, follow_redirects=False).headers["location"]
+            shown = client.get(url.replace("/intervene?", "/intervene.json?")).json()
+            edit = next(e for e in shown["edits"] if e["feature"] == feature)
+            assert (edit["kind"], edit["strength"]) == (one.kind, float(one.strength))
+            assert shown["generated"] is None
+    for unknown in ("0:burn", "9:ablate", "x:ablate", "ablate"):
+        url = client.post("/intervene", data=FORM | {"preset": unknown}, follow_redirects=False).headers["location"]
+        assert "strength=1.2345678" in url
+    feature = client.get(f"/saes/{SLUG}/features/3").text
+    links = [unescape(link) for link in re.findall(r'href="(/intervene\?[^"]*kind=[^"]*)"', feature)]
+    assert len(links) == len(PRESETS)
+    for link, one in zip(links, PRESETS, strict=True):
+        edit = client.get(link.replace("/intervene?", "/intervene.json?")).json()["edits"][0]
+        assert (edit["feature"], edit["kind"], edit["strength"]) == (f"{SLUG}/3", one.kind, float(one.strength))
+    attributed = client.get("/attribute", params={"text": TEXT, "sae": SLUG, "chat": 1}).text
+    link = unescape(re.search(r'href="(/intervene\?[^"]*kind=ablate[^"]*)"', attributed)[1])
+    shown = client.get(link.replace("/intervene?", "/intervene.json?")).json()
+    assert (shown["text"], shown["chat"], shown["edits"][0]["kind"]) == (TEXT, True, "ablate")
+
+
+def test_places_that_are_none_are_told(client):
+    query = {"text": TEXT, "feature": f"{SLUG}/3", "where": "here"}
+    refused = client.get("/intervene.json", params=query)
+    assert refused.status_code == 422
+    assert "write all, generated, or places" in refused.json()["message"]
+    assert (
+        client.get("/intervene.json", params=query | {"where": "generated"}).json()["edits"][0]["where"] == "generated"
+    )

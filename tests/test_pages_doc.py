@@ -8,11 +8,16 @@ from pydantic import BaseModel
 from app.web.browse_contexts import LatentPage
 from app.web.compare_contexts import ComparePage
 from app.web.contexts import FeaturePage, HomePage, SAEPage
+from app.web.differences_contexts import ContrastPage, TwoPromptsPage
 from app.web.example_page import ExamplePage
+from app.web.heads import HeadsPage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
 
-SHOWN = (FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard)
+SHOWN = (
+    FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
+    HeadsPage,
+)  # fmt: skip
 
 
 def contained(model):

@@ -90,7 +90,7 @@ def rank(
         "first": earliest[index],
     }  # fmt: skip
     chosen = np.lexsort((index, -strength, keys[by]))[:top]
-    rows = _rows(reading, index[chosen])
+    rows = rows_of(reading, index[chosen].tolist())
     return [
         Ranked(int(index[i]), float(activation[i]), float(share[i]), float(strength[i]), int(reading.position[best[i]]),
                int(counts[i]), int(earliest[index[i]]), rows[int(index[i])])
@@ -98,9 +98,9 @@ def rank(
     ]  # fmt: skip
 
 
-def _rows(reading: Reading, wanted: npt.NDArray[np.int32]) -> dict[int, list[tuple[int, float]]]:
+def rows_of(reading: Reading, wanted: Collection[int]) -> dict[int, list[tuple[int, float]]]:
     """Each wanted latent's activations over the whole prompt, as (position, value)."""
-    mine = np.flatnonzero(np.isin(reading.latent, wanted))
+    mine = np.flatnonzero(np.isin(reading.latent, np.fromiter(wanted, np.int64, len(wanted))))
     rows: dict[int, list[tuple[int, float]]] = {int(index): [] for index in wanted}
     for entry in mine:
         rows[int(reading.latent[entry])].append((int(reading.position[entry]), float(reading.value[entry])))

@@ -1,6 +1,7 @@
 """Prompts that were kept, with what was read of them."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 
@@ -46,9 +47,22 @@ async def get(connection: AsyncConnection, name: str) -> InspectionRecord:
     Raises:
         UnknownInspection: there is none of that name.
     """
-    known = name.isascii() and name.isalnum()
+    return (await get_all(connection, [name]))[name]
+
+
+async def get_all(connection: AsyncConnection, names: Sequence[str]) -> dict[str, InspectionRecord]:
+    """Several runs by name, in one query.
+
+    Raises:
+        UnknownInspection: there is none of one of the names.
+    """
+    if not names:
+        return {}
+    known = [name for name in names if name.isascii() and name.isalnum()]
     wanted = select(*[t.inspection.c[field.name] for field in fields(InspectionRecord)])
-    row = (await connection.execute(wanted.where(t.inspection.c.id == name))).first() if known else None
-    if row is None:
-        raise UnknownInspection(f"There is no inspection {name[:30]!r} here.", inspection=name[:30])
-    return InspectionRecord(*row)
+    rows = await connection.execute(wanted.where(t.inspection.c.id.in_(known)))
+    found = {row.id: InspectionRecord(*row) for row in rows}
+    for name in names:
+        if name not in found:
+            raise UnknownInspection(f"There is no inspection {name[:30]!r} here.", inspection=name[:30])
+    return found

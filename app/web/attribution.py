@@ -14,6 +14,7 @@ from app.live.metric import Metric
 from app.store import queries as q
 from app.subject.load import Subject
 from app.web import intervene_contexts as c
+from app.web.inspect_build import on_attention
 from app.web.inspection import check_unicode, chosen
 from app.web.intervention import ids_of, run_in_engine
 from app.web.routes import html, json_of, state_of
@@ -73,7 +74,7 @@ def _attributed(
     return c.AttributedLatent(
         sae=sae.address, index=x.latent, label=rows[sae.id, x.latent].label, url=urls.feature(sae.address, x.latent),
         act_grad=x.act_grad, exact=x.exact, direct=None if one.direct is None else float(one.direct[mine].sum()),
-        places=list(places),
+        places=list(places), attention=on_attention(sae.reads),
     )  # fmt: skip
 
 

@@ -10,6 +10,11 @@ def sig(value: float) -> str:
     return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
 
 
+def exact(value: float) -> str:
+    """All its digits, as a form needs them."""
+    return repr(value).removesuffix(".0")
+
+
 def measured(value: float | None, tokens: int | None) -> str:
     """Three significant digits, or why there is no value: no tokens to measure on, or a number that is none."""
     if value is None:

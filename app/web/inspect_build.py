@@ -1,6 +1,7 @@
 """A prompt's run and database rows to what the inspector shows."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
@@ -29,6 +30,14 @@ class Read(NamedTuple):
     @property
     def address(self) -> str:
         return f"{self.slug}@{self.revision}" if self.pinned else self.slug
+
+
+_ATTENTION = re.compile(r"(?:o_proj|attn\.c_proj|attention\.dense):in")
+
+
+def on_attention(reads: Sequence[str]) -> bool:
+    """Whether an SAE that reads there reads attention outputs."""
+    return len(reads) == 1 and _ATTENTION.search(reads[0]) is not None
 
 
 async def result(
@@ -218,6 +227,7 @@ def _reading(
         address=sae.address,
         hook=", ".join(record.reads) if record is not None else "",
         kept=record is not None,
+        attention=record is not None and on_attention(record.reads),
         active=len(active(reading, query.token)),
         latents=[shown(r) for r in ranked[sae.address]],
         pinned=[shown(fired.get(i, replace(silent, index=i))) for i in pins],

@@ -109,6 +109,7 @@ class SAEReading(BaseModel):
     address: str
     hook: str
     kept: bool  # whether this revision is still here
+    attention: bool  # whether it reads attention outputs, so that its latents have heads and source tokens
     active: int
     latents: list[PromptLatent]
     pinned: list[PromptLatent]

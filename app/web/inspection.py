@@ -2,15 +2,15 @@
 
 import asyncio
 from dataclasses import replace
-from typing import Annotated, Any
-from urllib.parse import parse_qs
+from typing import Annotated, Any, Protocol
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
-from app.errors import BadRequest, SaescopeError, TextTooLong
+from app.errors import BadRequest, SaescopeError
 from app.live.packed import pack, unpack
 from app.live.prompt import PromptRun
 from app.store import inspections
@@ -18,6 +18,7 @@ from app.store import queries as q
 from app.web import build
 from app.web import contexts as page_contexts
 from app.web import inspect_contexts as c
+from app.web.forms import filled, form_fields
 from app.web.gone import while_there
 from app.web.inspect_build import Read, result
 from app.web.rendering import render_block
@@ -28,7 +29,6 @@ router = APIRouter()
 Asked = Annotated[c.InspectQuery, Query()]
 Shown = Annotated[c.InspectState, Query()]
 LONGEST_URL = 4000  # beyond, a prompt is kept and its address names it
-LONGEST_FORM = 1 << 20
 
 
 def check_unicode(text: str) -> None:
@@ -183,13 +183,17 @@ def shown_as(request: Request, page: c.InspectPage) -> Response:
     return html("inspect.html", request, page=page)
 
 
-def tidy(query: c.InspectState) -> dict[str, Any]:
+def tidy(query: BaseModel) -> dict[str, Any]:
     """The state as a URL writes it: what is not the default, and pins without those that were taken out."""
     given = query.model_dump(exclude_defaults=True)
     return {name: int(value) if isinstance(value, bool) else value for name, value in given.items()}
 
 
-def unpinned(request: Request, query: c.InspectState) -> bool:
+class Pinned(Protocol):
+    pin: list[str]
+
+
+def unpinned(request: Request, query: Pinned) -> bool:
     """Take out the pin that a button of the page names; whether there was one."""
     taken = set(request.query_params.getlist("unpin"))
     kept = [pin for pin in dict.fromkeys(query.pin) if pin not in taken]
@@ -244,21 +248,11 @@ async def read_form(request: Request) -> c.InspectQuery:
     Raises:
         TextTooLong, BadRequest: the body is too long, or no form of this kind.
     """
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > LONGEST_FORM:
-            raise TextTooLong(f"The form is longer than {LONGEST_FORM // 1024} KiB.")
-    try:
-        fields = parse_qs(body.decode(), keep_blank_values=False, max_num_fields=500)
-        single = {n: v[-1] for n, v in fields.items() if n in c.InspectQuery.model_fields and n not in ("sae", "pin")}
-        taken = set(fields.get("unpin", []))
-        pins = [pin for pin in dict.fromkeys(fields.get("pin", [])) if pin not in taken]
-        return c.InspectQuery(**single, sae=fields.get("sae", []), pin=pins)
-    except ValueError as error:
-        first = error.errors()[0] if hasattr(error, "errors") else None
-        told = f"{'.'.join(map(str, first['loc']))} does not fit: {first['msg'].lower()}" if first else "it is no form"
-        raise BadRequest(f"The form cannot be read: {told}.") from None
+    fields = await form_fields(request)
+    query = filled(c.InspectQuery, fields)
+    taken = set(fields.get("unpin", []))
+    query.pin = [pin for pin in dict.fromkeys(query.pin) if pin not in taken]
+    return query
 
 
 @router.get("/inspect/{run}.json", response_model=c.InspectPage)

@@ -101,7 +101,8 @@ class GenerateResult(BaseModel):
 
 
 class InterveneQuery(BaseModel):
-    """/intervene's URL: the edits as three lists of one length, and how the text goes on."""
+    """/intervene's URL: the edits as four lists of one length, and how the text goes on. ``run`` names a kept run in
+    the place of a long text. ``where``: all, generated, or places in the text such as ``3 5``."""
 
     @model_validator(mode="before")
     @classmethod
@@ -111,12 +112,15 @@ class InterveneQuery(BaseModel):
         return {name: value for name, value in given.items() if value != "" or name == "text"}
 
     text: str | None = None
+    run: str | None = Field(default=None, max_length=60)
     chat: bool = False
     feature: list[str] = Field(default=[], max_length=MAX_EDITS)
     kind: list[str] = Field(default=[], max_length=MAX_EDITS)
     strength: list[str] = Field(default=[], max_length=MAX_EDITS)
+    where: list[str] = Field(default=[], max_length=MAX_EDITS)
     max_new: int = Field(default=40, ge=1, le=MOST_NEW)
     temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
+    top_p: float = Field(default=1.0, gt=0, le=1)
     seed: int = Field(default=0, ge=0, lt=1 << 53)
 
 
@@ -128,6 +132,7 @@ class NamedEdit(BaseModel):
     url: str
     kind: Kind
     strength: float
+    where: str
     amount: float  # in units of the feature's activation; of scale, a factor
     max: float
 
@@ -136,6 +141,8 @@ class IntervenePage(BaseModel):
     """/intervene and its twin; ``generated`` and ``effect`` are null until there is text."""
 
     query: InterveneQuery
+    text: str
+    chat: bool
     edits: list[NamedEdit]
     saes: list[str]
     generated: GenerateResult | None
@@ -188,6 +195,7 @@ class AttributedLatent(BaseModel):
     exact: float
     direct: float | None
     places: list[tuple[int, float, float]]
+    attention: bool  # whether it has heads and source tokens
 
 
 class AttributedSAE(BaseModel):

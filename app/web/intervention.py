@@ -3,10 +3,10 @@
 import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from typing import Annotated, Any, NamedTuple, get_args
+from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from pydantic import ValidationError
 
 from app import urls
@@ -15,12 +15,15 @@ from app.live.edits import Edit, Kind
 from app.live.effect import Effect, effect
 from app.live.forward import Probe
 from app.live.generate import Step, generate
+from app.store import inspections
 from app.store import queries as q
 from app.subject.load import Subject
 from app.subject.tokens import Vocabulary
 from app.web import intervene_contexts as c
+from app.web.forms import filled, form_fields
 from app.web.gone import while_there
-from app.web.inspection import check_unicode, chosen
+from app.web.inspection import LONGEST_URL, check_unicode, chosen, keep, tidy
+from app.web.presets import preset
 from app.web.routes import html, json_of, state_of
 from app.web.state import target
 
@@ -40,7 +43,7 @@ async def prepared(request: Request, bodies: Sequence[c.EditBody], others: Seque
     Raises:
         BadRequest, LatentOutOfRange, UnknownSAE: a feature that is none, or of another subject.
     """
-    wanted = [_feature(body.feature) for body in bodies]
+    wanted = [named_feature(body.feature) for body in bodies]
     async with state_of(request).database.connect() as db:
         known = await q.list_saes(db)
         names = list(dict.fromkeys([*(name for name, _ in wanted), *others]))
@@ -66,13 +69,38 @@ async def prepared(request: Request, bodies: Sequence[c.EditBody], others: Seque
         named.append(
             c.NamedEdit(
                 feature=f"{sae.address}/{index}", label=latent.label, url=urls.feature(sae.address, index),
-                kind=body.kind, strength=body.strength, amount=amount, max=peak,
+                kind=body.kind, strength=body.strength, where=_where(body.positions), amount=amount, max=peak,
             )
         )  # fmt: skip
     return Prepared(saes, edits, named)
 
 
-def _feature(text: str) -> tuple[str, int]:
+def _where(positions: str | list[int]) -> str:
+    return positions if isinstance(positions, str) else " ".join(map(str, positions))
+
+
+def _positions(text: str) -> Literal["all", "generated"] | list[int]:
+    """
+    Raises:
+        BadRequest: neither a word that is known nor places.
+    """
+    match text.strip():
+        case "" | "all":
+            return "all"
+        case "generated":
+            return "generated"
+    places = text.replace(",", " ").split()
+    if not all(place.isascii() and place.isdigit() and len(place) <= 9 for place in places):
+        raise BadRequest(f"{text[:40]!r} is no place; write all, generated, or places such as 3 5.", where=text[:40])
+    return [int(place) for place in places]
+
+
+def named_feature(text: str) -> tuple[str, int]:
+    """The SAE and the number of SLUG/NUMBER.
+
+    Raises:
+        BadRequest: it is none.
+    """
     name, _, number = text.strip().rpartition("/")
     if not name or not number.isascii() or not number.isdigit() or len(number) > 9:
         raise BadRequest(f"{text[:60]!r} names no feature; write SLUG/NUMBER.", feature=text[:60])
@@ -227,20 +255,24 @@ def _event(name: str, data: str) -> str:
 def edits_of(query: c.InterveneQuery) -> list[c.EditBody]:
     """
     Raises:
-        BadRequest: a kind or a strength that is none.
+        BadRequest: a kind, a strength or a place that is none.
     """
+
+    def given(values: list[str], number: int, otherwise: str) -> str:
+        return values[number] if number < len(values) and values[number] else otherwise
+
     out = []
     for number, feature in enumerate(query.feature):
         if not feature.strip():
             continue
-        kind = query.kind[number] if number < len(query.kind) and query.kind[number] else "add"
-        strength = query.strength[number] if number < len(query.strength) and query.strength[number] else "1"
+        kind, strength = given(query.kind, number, "add"), given(query.strength, number, "1")
+        positions = _positions(given(query.where, number, "all"))
         if kind not in get_args(Kind):
             raise BadRequest(
                 f"{kind[:30]!r} is no kind of edit; it is one of {', '.join(get_args(Kind))}.", kind=kind[:30]
             )
         try:
-            out.append(c.EditBody(feature=feature, kind=kind, strength=float(strength)))
+            out.append(c.EditBody(feature=feature, kind=kind, strength=float(strength), positions=positions))
         except (ValueError, ValidationError):
             raise BadRequest(
                 f"The strength {strength[:30]!r} is no number from -1,000 to 1,000.", strength=strength[:30]
@@ -252,17 +284,20 @@ async def load_intervene(request: Request, query: c.InterveneQuery) -> c.Interve
     bodies = edits_of(query)
     async with state_of(request).database.connect() as db:
         known = await q.list_saes(db)
+        record = await inspections.get(db, query.run) if query.run and query.text is None else None
+    text, chat = (query.text, query.chat) if record is None else (record.text, record.chat)
     given = await prepared(request, bodies) if bodies else None
     generated = found = None
-    if query.text is not None and given is not None:
+    if text is not None and given is not None:
         asked = c.GenerateBody(
-            text=query.text, chat=query.chat, max_new=query.max_new, temperature=query.temperature, seed=query.seed
-        )
-        found = await run_effect(request, c.EffectBody(text=query.text, chat=query.chat), given)
+            text=text, chat=chat, edits=bodies, max_new=query.max_new, temperature=query.temperature,
+            top_p=query.top_p, seed=query.seed,
+        )  # fmt: skip
+        found = await run_effect(request, c.EffectBody(text=text, chat=chat), given)
         generated = await run_generate(request, asked, given)
     return c.IntervenePage(
-        query=query, edits=given.named if given else [], saes=[sae.slug for sae in known], generated=generated,
-        effect=found,
+        query=query, text=text or "", chat=chat, edits=given.named if given else [], saes=[sae.slug for sae in known],
+        generated=generated, effect=found,
     )  # fmt: skip
 
 
@@ -276,3 +311,43 @@ async def intervene_json(request: Request, query: Annotated[c.InterveneQuery, Qu
 async def intervene(request: Request, query: Annotated[c.InterveneQuery, Query()]) -> Response:
     page = await load_intervene(request, query)
     return html("intervene.html", request, page=page, kinds=get_args(Kind))
+
+
+@router.post("/intervene", include_in_schema=False)
+async def post_intervene(request: Request) -> Response:
+    """The form: to the address that holds all of it, a long text as a run that is kept. A preset's button, which says
+    its row, fills that row first."""
+    fields = await form_fields(request, empty=True)
+    _fill(fields)
+    query = filled(c.InterveneQuery, fields)
+    named = [number for number, feature in enumerate(query.feature) if feature.strip()]
+    rows = {name: getattr(query, name) for name in ("feature", "kind", "strength", "where")}
+    shown = {name: [values[n] if n < len(values) else "" for n in named] for name, values in rows.items()}
+    query = query.model_copy(update={**shown, "text": query.text or None, "run": None})
+    url = urls.intervene(**tidy(query))
+    if len(url) > LONGEST_URL and query.text is not None:
+        run = await _kept_text(request, query, (fields.get("run") or [""])[-1])
+        url = urls.intervene(**tidy(query.model_copy(update={"text": None, "chat": False, "run": run})))
+    return RedirectResponse(url, status_code=303)
+
+
+def _fill(fields: dict[str, list[str]]) -> None:
+    row, _, name = fields.pop("preset", [""])[-1].partition(":")
+    one = preset(name)
+    if one is None or not row.isascii() or not row.isdigit() or len(row) > 3:
+        return
+    for field, value in (("kind", one.kind), ("strength", one.strength)):
+        if int(row) < len(fields.get(field, [])):
+            fields[field][int(row)] = value
+
+
+async def _kept_text(request: Request, query: c.InterveneQuery, before: str) -> str:
+    """The run that holds the text: the one it came from, if it has not changed, else a new one."""
+    text = query.text or ""
+    if before:
+        async with state_of(request).database.connect() as db:
+            record = await inspections.get(db, before)
+        if record.chat == query.chat and record.text.splitlines() == text.splitlines():
+            return before
+    saes = (await prepared(request, edits_of(query))).saes
+    return (await keep(request, saes, text, chat=query.chat, predict=False))[0]

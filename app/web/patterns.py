@@ -8,9 +8,11 @@ from fastapi.responses import HTMLResponse, Response
 
 from app.web import build
 from app.web import contexts as c
+from app.web import differences_contexts as d
 from app.web.browse_contexts import Bar, BrowseQuery, BrowseRow, LatentPage, LatentTable
 from app.web.examples import Look, rows
 from app.web.features import panels
+from app.web.inspect_contexts import PromptToken
 from app.web.routes import html
 from app.web.run_contexts import SAID, RunResult, RunView
 
@@ -189,6 +191,39 @@ def tested(*, fires: bool) -> c.FeatureTest:
     )  # fmt: skip
 
 
+def prompt(*words: str) -> d.ReadPrompt:
+    tokens = [PromptToken(text=word, token_id=n, counted=n > 0) for n, word in enumerate(("<s>", *words))]
+    return d.ReadPrompt(text="".join(words), chat=False, run=None, tokens=tokens)
+
+
+def on(*values: float) -> d.LatentOn:
+    row = [(place, value) for place, value in enumerate(values) if value]
+    position, strongest = max(row, key=lambda one: abs(one[1])) if row else (None, 0.0)
+    return d.LatentOn(activation=strongest, share=strongest / 9, position=position, activations=row)
+
+
+def two_prompts() -> tuple[d.TwoPromptsResult, list[d.DifferentLatent]]:
+    columns = [
+        d.AlignedColumn(kind=kind, first=first, second=second)
+        for kind, first, second in (
+            ("equal", 0, 0), ("equal", 1, 1), ("replaced", 2, 2), ("only_second", None, 3), ("equal", 3, 4),
+            ("replaced", 4, 5), ("only_first", 5, None),
+        )
+    ]  # fmt: skip
+    made = d.TwoPromptsResult(
+        subject="a-model", first=prompt("Paris", " is", " big", "\n", "er"),
+        second=prompt("Paris", " was", " very", " big", "…"), columns=columns, at=2, saes=[], milliseconds=1, batch=2,
+    )  # fmt: skip
+    common: dict[str, Any] = {
+        "label": "Paris", "label_source": "top-tokens", "density": 0.003, "max": 9.0, "url": "#", "pin": "an-sae/7",
+    }  # fmt: skip
+    latents = [
+        d.DifferentLatent(index=7, difference=0.4, first=on(0, 8, 2), second=on(), **common),
+        d.DifferentLatent(index=8, difference=-1.1, first=on(0, 3), second=on(0, -7, 0, 9), **common),
+    ]
+    return made, latents
+
+
 def apart(page: c.FeaturePage, prefix: str, look: Look) -> dict[str, Any]:
     """What the template shows of a feature, its sections' ids told apart from those of others on this page."""
     shown = panels(page, look)
@@ -217,6 +252,7 @@ async def patterns(request: Request) -> Response:
         silent=feature(test=tested(fires=False), index=8),
         unembedded=feature(promoted=[], suppressed=[]),
         pinned=feature(address="an-sae@0123456789", label_source="vocab-projection", label_score=0.71),
+        two=two_prompts(),
         table=table(),
         empty_table=table(q="no such"),
         refused_table=table(density_min="much"),

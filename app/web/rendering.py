@@ -10,8 +10,10 @@ from jinja2_fragments import render_block as _render_block
 
 from app import __version__, urls
 from app.web import browse_charts, charts, examples
-from app.web.formats import duration, measured, percent, sig, thousands
+from app.web.aligned import aligned_heat, around, bos_marked, by_size, texts
+from app.web.formats import duration, exact, measured, percent, sig, thousands
 from app.web.heat import floats, heat, heat_row, visible
+from app.web.presets import PRESETS, preset_url
 from app.web.sharing import absolute, frame
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,9 +40,19 @@ def environment() -> Environment:
         bars_chart=browse_charts.bars_chart,
         profile_values=charts.profile_values, ranked=charts.ranked, percents=charts.percents,
     )  # fmt: skip
-    env.globals.update(row=heat_row, floats=floats)
+    env.globals.update(
+        row=heat_row,
+        floats=floats,
+        aligned_heat=aligned_heat,
+        around=around,
+        texts=texts,
+        presets=PRESETS,
+        preset_url=preset_url,
+        order=by_size,
+        bos_marked=bos_marked,
+    )
     env.tests.update(in_pinned=lambda address: "@" in address)
-    env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration)
+    env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration, exact=exact)
     return env
 
 

@@ -3,18 +3,22 @@ const form = document.getElementById("intervene");
 const stop = document.getElementById("stop");
 const busy = document.getElementById("busy");
 const result = document.getElementById("result");
+const LONGEST = 4000;
 let running = null;
 
 function body() {
   const data = new FormData(form);
-  const [features, kinds, strengths] = ["feature", "kind", "strength"].map((name) => data.getAll(name));
+  const [features, kinds, strengths, where] = ["feature", "kind", "strength", "where"].map((name) => data.getAll(name));
+  const positions = (text) => (/^[\s,]*\d/.test(text) ? text.split(/[\s,]+/).filter(Boolean).map(Number) : text.trim() || "all");
   const edits = features
-    .map((feature, i) => ({ feature: feature.trim(), kind: kinds[i], strength: Number(strengths[i] || 1) }))
+    .map((feature, i) => ({
+      feature: feature.trim(), kind: kinds[i], strength: Number(strengths[i] || 1), positions: positions(where[i]),
+    }))
     .filter((edit) => edit.feature);
   const number = (name) => Number(data.get(name));
   return {
     text: data.get("text"), chat: data.has("chat"), edits, stream: true,
-    max_new: number("max_new"), temperature: number("temperature"), seed: number("seed"),
+    max_new: number("max_new"), temperature: number("temperature"), top_p: number("top_p"), seed: number("seed"),
   };
 }
 
@@ -94,13 +98,34 @@ async function run() {
   }
 }
 
+// All of the form, rows without a feature left out.
+function address() {
+  const data = new FormData(form);
+  const features = data.getAll("feature");
+  const rows = ["feature", "kind", "strength", "where"];
+  const query = new URLSearchParams();
+  for (const [name, value] of data) if (name !== "run" && !rows.includes(name)) query.append(name, value);
+  for (const name of rows) data.getAll(name).forEach((value, i) => features[i].trim() && query.append(name, value));
+  return `${form.action}?${query}`;
+}
+
+form.addEventListener("click", (event) => {
+  const preset = event.target.closest("[name=preset]");
+  if (!preset) return;
+  event.preventDefault();
+  const row = preset.closest(".edit");
+  row.querySelector("[name=kind]").value = preset.dataset.kind;
+  row.querySelector("[name=strength]").value = preset.dataset.strength;
+});
+
 form.addEventListener("submit", async (event) => {
+  if (address().length > LONGEST) return; // the server keeps the text, and its address names it
   event.preventDefault();
   running?.abort();
   result.querySelector("[role=alert]")?.remove();
   busy.textContent = "Going on…";
   stop.hidden = false;
-  history.replaceState(null, "", `${form.action}?${new URLSearchParams(new FormData(form))}`);
+  history.replaceState(null, "", address());
   await run();
   busy.textContent = "";
   stop.hidden = true;
