@@ -190,7 +190,10 @@ def run_server(settings: Settings) -> None:
                 typer.echo("\nStopping ...", err=True)
             super().handle_exit(sig, frame)
 
-    config = uvicorn.Config(create_app(settings), host=settings.host, port=settings.port, log_level=settings.log_level)
+    config = uvicorn.Config(
+        create_app(settings), host=settings.host, port=settings.port, log_level=settings.log_level,
+        proxy_headers=False,  # the app takes the word of the proxies that are set alone
+    )  # fmt: skip
     Server(config).run()
 
 

@@ -182,6 +182,21 @@ class EngineBusy(SaescopeError):
     status = 503
 
 
+class ClientBusy(SaescopeError):
+    code = "client_busy"
+    status = 429
+
+
+class ClientRate(SaescopeError):
+    code = "client_rate"
+    status = 429
+
+
+class BodyTooLong(SaescopeError):
+    code = "body_too_long"
+    status = 413
+
+
 class EngineStopped(SaescopeError):
     code = "engine_stopped"
     status = 503

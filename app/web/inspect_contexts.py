@@ -5,6 +5,7 @@ from typing import Any
 from pydantic import BaseModel, Field, model_validator
 
 from app.live.ranking import By
+from app.web.api_examples import DEMO, EIFFEL
 from app.web.contexts import SAECard
 
 NAMES = 400  # characters of an SAE's address, or of a pin
@@ -32,8 +33,12 @@ class InspectState(BaseModel):
 class InspectQuery(InspectState):
     """/inspect's URL. Values a form left empty are as good as missing."""
 
-    sae: list[str] = Field(default=[], max_length=16, description="SLUG or SLUG@REVISION; several of one subject.")
-    text: str | None = None
+    sae: list[str] = Field(
+        default=[], max_length=16, description="SLUG or SLUG@REVISION; several of one subject.", examples=[[DEMO]]
+    )
+    text: str | None = Field(
+        default=None, description="What is read, with BOS put before it.", examples=[f"{EIFFEL} Paris"]
+    )
     chat: bool = Field(default=False, description="Read the text as a user's message in the subject's chat template.")
     predict: bool = Field(default=False, description="Also what the subject expects at every position.")
 
@@ -42,11 +47,11 @@ class InspectBody(InspectState):
     """POST /api/inspect. ``sae`` is one SAE or several of one subject, and may be left out if there is one here.
     ``token`` limits the ranking to one position; ``keep`` stores the run under /inspect/{run}."""
 
-    text: str
-    sae: str | list[str] | None = None
-    chat: bool = False
-    predict: bool = False
-    keep: bool = False
+    text: str = Field(description="What is read, with BOS put before it.")
+    sae: str | list[str] | None = Field(default=None, description="SLUG or SLUG@REVISION; several of one subject.")
+    chat: bool = Field(default=False, description="Read the text as a user's message in the subject's chat template.")
+    predict: bool = Field(default=False, description="Also what the subject expects at every position.")
+    keep: bool = Field(default=False, description="Store the run under /inspect/{run}.")
 
 
 class Expected(BaseModel):

@@ -1,0 +1,148 @@
+"""The API as its schema tells it: every example is sent, every answer is what the schema says."""
+
+import json
+import re
+
+import pytest
+import torch
+from fastapi.testclient import TestClient
+from jsonschema import Draft202012Validator
+
+from app import errors
+from app.demo.run import SLUG as DEMO
+from app.harvest.job import Job, run_job
+from app.main import create_app
+from app.sae.formats import saelens
+from app.store.engine import database_url, sync_engine
+from app.store.migrate import migrate
+from app.web.reference import example_query
+from tests.conftest import database_beside, public_folder, random_sae
+
+
+@pytest.fixture(scope="module")
+def client(settings, harvested, tiny, sequences):
+    """A server whose one SAE goes by the demo's name, and has as many latents."""
+    own = database_beside(settings, "documented")
+    engine = sync_engine(database_url(own))
+    migrate(engine)
+    folder = public_folder() / DEMO
+    saelens.write(folder, random_sae(latents=4096, k=64), matrices=torch.float32, metadata={})
+    run_job(Job(DEMO, folder, "test text", 64, harvested[1]), tiny, sequences, engine, own.home)
+    engine.dispose()
+    with TestClient(create_app(own)) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def schema(client):
+    return client.get("/api/openapi.json").json()
+
+
+def operations(schema):
+    return [(path, method, told) for path, ways in schema["paths"].items() for method, told in ways.items()]
+
+
+def fits(schema, told, answer):
+    """That an answer is as documented: its status, and its JSON by the schema."""
+    documented = told["responses"][str(answer.status_code)]["content"]
+    kind = answer.headers["content-type"].partition(";")[0]
+    assert kind in documented
+    if kind == "application/json":
+        shape = documented[kind]["schema"] | {"components": schema["components"]}
+        faults = [fault.message for fault in Draft202012Validator(shape).iter_errors(answer.json())]
+        assert faults == []
+
+
+def test_every_body_has_examples_and_all_are_answered_as_documented(client, schema):
+    sent = set()
+    for path, method, told in operations(schema):
+        if "requestBody" not in told:
+            continue
+        content = told["requestBody"]["content"]["application/json"]
+        assert content["examples"], path
+        for example in content["examples"].values():
+            answer = client.request(method, path, json=example["value"])
+            assert answer.status_code == 200, (path, example["summary"], answer.text)
+            fits(schema, told, answer)
+            sent.add((path, answer.headers["content-type"].partition(";")[0]))
+            if example["value"].get("stream"):
+                assert answer.text.rstrip().endswith("event: done\ndata: {}")
+    assert sent == {
+        ("/api/inspect", "application/json"), ("/api/generate", "application/json"),
+        ("/api/generate", "text/event-stream"), ("/api/effect", "application/json"),
+        ("/api/attribute", "application/json"), ("/api/harvests", "application/json"),
+    }  # fmt: skip
+
+
+def test_every_twin_is_answered_as_documented(client, schema):
+    client.post("/api/harvests", json={"sae": DEMO, "corpus": "pkg:brown", "tokens": 1000})
+    run = client.get("/harvests.json").json()["items"][0]["id"]
+    kept = client.post("/api/inspect", json={"text": "Paris", "keep": True}).json()["run"]
+    alive = client.get(f"/saes/{DEMO}/features.json", params={"sort": "density", "order": "desc"}).json()["items"][0]
+    shown = 0
+    for path, method, told in operations(schema):
+        if method != "get" or not path.endswith(".json"):
+            continue
+        there = path.replace("{slug}", DEMO).replace("{index}", str(alive["index"]))
+        there = there.replace("{kind}", "top").replace("{rank}", "0")
+        there = there.replace("{run}", str(run) if path.startswith("/harvests") else kept)
+        query = example_query(told.get("parameters", []))
+        query += [(one, f"{DEMO}/{alive['index']}") for one in "ab" if path == "/compare.json"]
+        answer = client.get(there, params=query)
+        assert answer.status_code == 200, (there, answer.text)
+        fits(schema, told, answer)
+        if path in ("/inspect.json", "/intervene.json", "/attribute.json"):
+            found = answer.json()
+            assert found.get("result") or (found["generated"] and found["effect"])
+            assert len(query) >= 2
+        shown += 1
+    assert shown >= 14
+
+
+def test_every_operation_has_a_summary_a_kind_and_its_refusals(schema):
+    codes = {kind.code: kind.status for kind in vars(errors).values() if hasattr(kind, "code")}
+    for path, _, told in operations(schema):
+        assert re.fullmatch(r"[A-Z][^`]{5,120}", told["summary"]), path
+        assert told["tags"][0] in {tag["name"] for tag in schema["tags"]}
+        refusals = {status: r for status, r in told["responses"].items() if status != "200"}
+        assert "503" in refusals, path
+        for status, refusal in refusals.items():
+            assert refusal["content"]["application/json"]["schema"]["$ref"].endswith("/Refusal")
+            for code in re.findall(r"`(\w+)`", refusal["description"]):
+                assert codes[code] == int(status)
+    assert "HTTPValidationError" not in schema["components"]["schemas"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/api/inspect", {"text": "word " * 60}),
+        ("/api/inspect", {"text": "Paris", "sae": "nowhere"}),
+        ("/api/inspect", {"text": ""}),
+        ("/api/effect", {"text": "Paris", "edits": [{"feature": f"{DEMO}/830", "strength": 10_000}]}),
+        ("/api/generate", {"text": "Paris", "edits": [], "max_new": 10_000}),
+        ("/api/attribute", {"text": "Paris", "token": "no such token"}),
+        ("/api/harvests", {"sae": "nowhere", "corpus": "pkg:brown"}),
+        ("/api/harvests/999/stop", {}),
+    ],
+)
+def test_refusals_are_as_documented(client, schema, path, body):
+    answer = client.post(path, json=body)
+    assert answer.status_code >= 400
+    told = schema["paths"][re.sub(r"\d+", "{run}", path)]["post"]
+    fits(schema, told, answer)
+    assert f"`{answer.json()['code']}`" in told["responses"][str(answer.status_code)]["description"]
+
+
+def test_the_page_shows_each_example_as_a_command_that_says_the_same(client, schema):
+    page = client.get("/api/docs").text
+    for path, method, told in operations(schema):
+        assert f"<code>{method.upper()} {path}</code>" in page
+        for example in (
+            told.get("requestBody", {"content": {}})["content"].get("application/json", {}).get("examples", {}).values()
+        ):
+            sent = json.dumps(example["value"]).replace('"', "&#34;")
+            assert f"http://testserver{path} -H &#39;content-type: application/json&#39; -d &#39;{sent}&#39;" in page
+    assert "engine_busy" in page
+    assert "//cdn" not in page
+    assert "<script>" not in page
