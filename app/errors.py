@@ -17,6 +17,11 @@ def sentence(text: str) -> str:
     return _LONG.sub(lambda found: f"{found[0][:120]}…{found[0][-80:]}", shown)
 
 
+def _encodable(value: Any) -> Any:
+    """``value`` with what has no UTF-8, half of a surrogate pair, as a question mark."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 class SaescopeError(Exception):
     """Base of every refusal. ``detail`` holds the values named in the message, for programs."""
 
@@ -26,7 +31,7 @@ class SaescopeError(Exception):
     def __init__(self, message: str, **detail: Any) -> None:
         super().__init__(message)
         self.message = sentence(message)
-        self.detail = detail
+        self.detail = {name: _encodable(value) for name, value in detail.items()}
 
     def as_json(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, "detail": self.detail}

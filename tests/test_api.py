@@ -16,11 +16,11 @@ from app.sae.formats import saelens
 from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from app.web.reference import example_query
-from tests.conftest import database_beside, public_folder, random_sae
+from tests.conftest import SLUG, database_beside, public_folder, random_sae
 
 
 @pytest.fixture(scope="module")
-def client(settings, harvested, tiny, sequences):
+def documented(settings, harvested, tiny, sequences):
     """A server whose one SAE goes by the demo's name, and has as many latents."""
     own = database_beside(settings, "documented")
     engine = sync_engine(database_url(own))
@@ -34,8 +34,8 @@ def client(settings, harvested, tiny, sequences):
 
 
 @pytest.fixture(scope="module")
-def schema(client):
-    return client.get("/api/openapi.json").json()
+def schema(documented):
+    return documented.get("/api/openapi.json").json()
 
 
 def operations(schema):
@@ -53,7 +53,7 @@ def fits(schema, told, answer):
         assert faults == []
 
 
-def test_every_body_has_examples_and_all_are_answered_as_documented(client, schema):
+def test_every_body_has_examples_and_all_are_answered_as_documented(documented, schema):
     sent = set()
     for path, method, told in operations(schema):
         if "requestBody" not in told:
@@ -61,7 +61,7 @@ def test_every_body_has_examples_and_all_are_answered_as_documented(client, sche
         content = told["requestBody"]["content"]["application/json"]
         assert content["examples"], path
         for example in content["examples"].values():
-            answer = client.request(method, path, json=example["value"])
+            answer = documented.request(method, path, json=example["value"])
             assert answer.status_code == 200, (path, example["summary"], answer.text)
             fits(schema, told, answer)
             sent.add((path, answer.headers["content-type"].partition(";")[0]))
@@ -74,11 +74,13 @@ def test_every_body_has_examples_and_all_are_answered_as_documented(client, sche
     }  # fmt: skip
 
 
-def test_every_twin_is_answered_as_documented(client, schema):
-    client.post("/api/harvests", json={"sae": DEMO, "corpus": "pkg:brown", "tokens": 1000})
-    run = client.get("/harvests.json").json()["items"][0]["id"]
-    kept = client.post("/api/inspect", json={"text": "Paris", "keep": True}).json()["run"]
-    alive = client.get(f"/saes/{DEMO}/features.json", params={"sort": "density", "order": "desc"}).json()["items"][0]
+def test_every_twin_is_answered_as_documented(documented, schema):
+    documented.post("/api/harvests", json={"sae": DEMO, "corpus": "pkg:brown", "tokens": 1000})
+    run = documented.get("/harvests.json").json()["items"][0]["id"]
+    kept = documented.post("/api/inspect", json={"text": "Paris", "keep": True}).json()["run"]
+    alive = documented.get(f"/saes/{DEMO}/features.json", params={"sort": "density", "order": "desc"}).json()["items"][
+        0
+    ]
     shown = 0
     for path, method, told in operations(schema):
         if method != "get" or not path.endswith(".json"):
@@ -88,7 +90,7 @@ def test_every_twin_is_answered_as_documented(client, schema):
         there = there.replace("{run}", str(run) if path.startswith("/harvests") else kept)
         query = example_query(told.get("parameters", []))
         query += [(one, f"{DEMO}/{alive['index']}") for one in "ab" if path == "/compare.json"]
-        answer = client.get(there, params=query)
+        answer = documented.get(there, params=query)
         assert answer.status_code == 200, (there, answer.text)
         fits(schema, told, answer)
         if path in ("/inspect.json", "/intervene.json", "/attribute.json"):
@@ -126,16 +128,16 @@ def test_every_operation_has_a_summary_a_kind_and_its_refusals(schema):
         ("/api/harvests/999/stop", {}),
     ],
 )
-def test_refusals_are_as_documented(client, schema, path, body):
-    answer = client.post(path, json=body)
+def test_refusals_are_as_documented(documented, schema, path, body):
+    answer = documented.post(path, json=body)
     assert answer.status_code >= 400
     told = schema["paths"][re.sub(r"\d+", "{run}", path)]["post"]
     fits(schema, told, answer)
     assert f"`{answer.json()['code']}`" in told["responses"][str(answer.status_code)]["description"]
 
 
-def test_the_page_shows_each_example_as_a_command_that_says_the_same(client, schema):
-    page = client.get("/api/docs").text
+def test_the_page_shows_each_example_as_a_command_that_says_the_same(documented, schema):
+    page = documented.get("/api/docs").text
     for path, method, told in operations(schema):
         assert f"<code>{method.upper()} {path}</code>" in page
         for example in (
@@ -146,3 +148,60 @@ def test_the_page_shows_each_example_as_a_command_that_says_the_same(client, sch
     assert "engine_busy" in page
     assert "//cdn" not in page
     assert "<script>" not in page
+
+
+@pytest.mark.parametrize(
+    ("path", "given", "status", "says"),
+    [
+        ("/api/inspect", '{"text": "%s"}' % ("word " * 60), 413, "47"),
+        ("/api/inspect", '{"text": "%s"}' % ("w" * 2001), 413, "2,000"),
+        ("/api/inspect", '{"text": "Paris \\u0000", "keep": true}', 422, "NUL"),
+        ("/api/inspect", '{"text": "Paris", "label": "a\\u0000"}', 422, "label"),
+        ("/api/inspect", '{"text": "Paris", "label": "a\\ud800"}', 422, "label"),
+        ("/api/inspect", '{"text": "Paris \\ud800", "keep": true}', 422, "surrogate"),
+        ("/api/inspect", '{"text": "Paris", "sae": "nowhere"}', 404, "no SAE 'nowhere'"),
+        ("/api/inspect", '{"text": "Paris", "sae": "a\\u0000b"}', 404, "no SAE"),
+        ("/api/inspect", '{"text": "Paris", "sae": "SLUG@\\ud800"}', 404, "no SAE"),
+        ("/api/inspect", '{"text": "Paris", "sae": "SLUG@\\u0000"}', 404, "no SAE"),
+        ("/api/inspect", '{"text": "Paris", "pin": ["SLUG/40"]}', 422, "0 to 39"),
+        ("/api/inspect", '{"text": "Paris", "pin": ["\\ud800/3"]}', 422, "pin"),
+        ("/api/effect", '{"text": "Paris", "edits": [{"feature": "SLUG/40"}]}', 422, "0 to 39"),
+        ("/api/effect", '{"text": "Paris", "edits": [{"feature": "SLUG@\\u0000/4"}]}', 404, "no SAE"),
+        ("/api/effect", '{"text": "Paris", "edits": [{"feature": "SLUG/3", "strength": NaN}]}', 422, "finite number"),
+        ("/api/effect", '{"text": "Paris", "edits": [{"feature": "SLUG/3", "strength": Infinity}]}', 422, "strength"),
+        ("/api/effect", '{"text": "Paris", "edits": HUNDRED}', 422, "at most 32"),
+        ("/api/generate", '{"text": "Paris", "edits": [{"feature": "SLUG/3"}], "top_p": NaN}', 422, "top_p"),
+        ("/api/generate", '{"text": "Paris", "edits": [{"feature": "SLUG/3"}], "max_new": 513}', 422, "at most 512"),
+        ("/api/generate", '{"text": "Paris", "edits": [{"feature": "SLUG/3"}], "seed": 1e99}', 422, "seed"),
+        ("/api/attribute", '{"text": "Paris", "token": "\\u0000\\u0001\\u0002"}', 422, "not one token"),
+        ("/api/attribute", '{"text": "Paris", "token": "\\ud800"}', 422, "surrogate"),
+        ("/api/attribute", '{"text": "Paris", "position": 1e400}', 422, "position"),
+        ("/api/inspect", "NaN", 422, "does not fit"),
+        ("/api/inspect", "[" * 5000, 400, "JSON"),
+        ("/api/inspect", '{"text": "Paris"', 422, "JSON"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence_and_leaves_nothing_running(client, path, given, status, says):
+    body = given.replace("HUNDRED", json.dumps([{"feature": f"{SLUG}/3"}] * 100)).replace("SLUG", SLUG).encode()
+    answer = client.post(path, content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == status, answer.text
+    told = answer.json()
+    assert set(told) == {"code", "message", "detail"}
+    assert says in told["message"]
+    assert "\n" not in told["message"]
+    for _ in range(200):  # what warms the engine may still be on its way
+        if client.app.state.saescope.engine.pending == 0:
+            break
+        client.get("/healthz")
+    assert client.app.state.saescope.engine.pending == 0
+
+
+def test_control_characters_are_read_and_kept_as_they_are(client):
+    text = "Paris \x07\x1b[31m \u202e\u200b end\r\n"
+    kept = client.post("/api/inspect", json={"text": text, "keep": True}).json()
+    page = client.get(f"/inspect/{kept['run']}.json").json()["result"]
+    assert page["text"] == kept["text"] == text
+    assert "".join(page["tokens"][1:]) == text
+    html = client.get(f"/inspect/{kept['run']}")
+    assert html.status_code == 200
+    assert "␛" in html.text.split('class="tokens"')[1].split("</p>")[0]

@@ -24,7 +24,9 @@ router = APIRouter(tags=["live"], responses=refused(*ATTRIBUTING))
 
 
 async def run_attribute(request: Request, saes: list[q.SAERecord], body: c.AttributeBody) -> c.AttributeResult:
-    check_unicode(body.text)
+    for given in (body.text, body.token, body.against):
+        if isinstance(given, str):
+            check_unicode(given)
 
     def work(subject: Subject, probes: list[Probe]) -> tuple[list[str], Metric, Attribution]:
         ids = ids_of(request, subject, body.text, chat=body.chat)

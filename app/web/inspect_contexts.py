@@ -2,9 +2,11 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.live.ranking import By
+from app.store.plain import storable
 from app.web.api_examples import DEMO, EIFFEL
 from app.web.contexts import SAECard
 
@@ -21,6 +23,13 @@ class InspectState(BaseModel):
         if not isinstance(given, dict):
             return given
         return {name: value for name, value in given.items() if value != "" or name == "text"}
+
+    @field_validator("label")
+    @classmethod
+    def _storable(cls, text: str) -> str:
+        if text != storable(text):
+            raise PydanticCustomError("label", "no label holds a NUL or half of a surrogate pair")
+        return text
 
     token: int | None = Field(default=None, ge=0, description="Rank at this position alone.")
     sort: By = Field(default="strength", description="What features are ranked by.")

@@ -15,6 +15,7 @@ from app.live.packed import pack, unpack
 from app.live.prompt import PromptRun
 from app.store import inspections
 from app.store import queries as q
+from app.store.plain import storable
 from app.web import build
 from app.web import contexts as page_contexts
 from app.web import inspect_contexts as c
@@ -51,7 +52,8 @@ async def chosen(db: AsyncConnection, asked: list[str], known: list[q.SAERecord]
     names = list(dict.fromkeys(name for name in asked if name))
     if not names:
         return known[:1]
-    pinned = [(slug, revision) for slug, at, revision in (name.partition("@") for name in names) if at]
+    addresses = [name.partition("@") for name in names if name == storable(name)]
+    pinned = [(slug, revision) for slug, at, revision in addresses if at]
     there = {f"{slug}@{r}": sae for (slug, r), sae in (await q.find_revisions(db, pinned)).items()} if pinned else {}
     found = [there.get(name) or newest.get(name) or await q.get_sae(db, name) for name in names]
     if len({(sae.subject_path, sae.subject_sha256) for sae in found}) > 1:
@@ -166,7 +168,13 @@ async def load_run(request: Request, name: str, query: c.InspectState) -> c.Insp
 async def keep(
     request: Request, saes: list[q.SAERecord], text: str, *, chat: bool, predict: bool
 ) -> tuple[str, PromptRun]:
-    """Read the text and store what was read; its name."""
+    """Read the text and store what was read; its name.
+
+    Raises:
+        BadRequest: the text holds a NUL, which the database cannot.
+    """
+    if "\0" in text:
+        raise BadRequest("The text holds a NUL character, so it cannot be kept; take it out, or do not keep it.")
     run = await read(request, saes, text, chat=chat, predict=predict)
     data = await asyncio.to_thread(pack, run)
     async with state_of(request).database.begin() as db:
