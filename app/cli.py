@@ -216,7 +216,10 @@ def run_server(settings: Settings) -> None:
             super().handle_exit(sig, frame)
 
     site = create_app(settings)
-    config = uvicorn.Config(site, host=settings.host, port=settings.port, log_level=settings.log_level)
+    config = uvicorn.Config(
+        site, host=settings.host, port=settings.port, log_level=settings.log_level,
+        proxy_headers=False,  # the app takes the word of the proxies that are set alone
+    )  # fmt: skip
     Server(config).run()
 
 

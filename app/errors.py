@@ -17,6 +17,11 @@ def sentence(text: str) -> str:
     return _LONG.sub(lambda found: f"{found[0][:120]}…{found[0][-80:]}", shown)
 
 
+def _encodable(value: Any) -> Any:
+    """``value`` with what has no UTF-8, half of a surrogate pair, as a question mark."""
+    return value.encode(errors="replace").decode() if isinstance(value, str) else value
+
+
 class SaescopeError(Exception):
     """Base of every refusal. ``detail`` holds the values named in the message, for programs."""
 
@@ -26,7 +31,7 @@ class SaescopeError(Exception):
     def __init__(self, message: str, **detail: Any) -> None:
         super().__init__(message)
         self.message = sentence(message)
-        self.detail = detail
+        self.detail = {name: _encodable(value) for name, value in detail.items()}
 
     def as_json(self) -> dict[str, Any]:
         return {"code": self.code, "message": self.message, "detail": self.detail}
@@ -180,6 +185,21 @@ class ServerBusy(SaescopeError):
 class EngineBusy(SaescopeError):
     code = "engine_busy"
     status = 503
+
+
+class ClientBusy(SaescopeError):
+    code = "client_busy"
+    status = 429
+
+
+class ClientRate(SaescopeError):
+    code = "client_rate"
+    status = 429
+
+
+class BodyTooLong(SaescopeError):
+    code = "body_too_long"
+    status = 413
 
 
 class EngineStopped(SaescopeError):

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import __version__, urls
 from app.errors import BadRequest, SaescopeError
@@ -28,6 +29,7 @@ from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
 from app.web.attribution import router as attribution
+from app.web.bodies import Bodies
 from app.web.browse import router as browse
 from app.web.compare import router as compare
 from app.web.contexts import ErrorPage
@@ -36,13 +38,15 @@ from app.web.example_page import router as example_page
 from app.web.exports import router as exports
 from app.web.features import router as features
 from app.web.freshness import NotModified, not_modified, site_version
-from app.web.guard import Guard
+from app.web.guard import Guard, believed
 from app.web.headers import Headers, secure
 from app.web.heads import router as heads
 from app.web.inspection import router as inspection
 from app.web.intervention import router as intervention
+from app.web.limits import Limits
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
+from app.web.reference import ABOUT, TAGS, summarise
 from app.web.rendering import ROOT, render_page
 from app.web.routes import fallback, router
 from app.web.runs import router as runs
@@ -79,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
         engine.start()
         database = async_engine(url)
         harvests = Harvests(settings, url, database)
-        state = State(settings, database, engine, harvests, _hardware())
+        state = State(settings, database, engine, harvests, _hardware(), Limits.of(settings))
         app.state.saescope = state
         app.state.warming = warming = asyncio.create_task(_warm(state))
         if settings.worker:
@@ -95,12 +99,15 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title="saescope", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-        openapi_url="/api/openapi.json",
+        openapi_url="/api/openapi.json", openapi_tags=TAGS, description=ABOUT,
     )  # fmt: skip
+    app.add_middleware(Bodies, settings=settings, refuse=_refuse)
     app.add_middleware(Guard, settings=settings, refuse=_refuse)
     app.add_middleware(Headers)
     app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=4, exclude_content_types=_AS_IT_IS)
     app.add_middleware(Heads)
+    if settings.proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(believed(settings)))
     app.add_exception_handler(NotModified, not_modified)
     app.add_exception_handler(SaescopeError, _refuse)
     app.add_exception_handler(RequestValidationError, _refuse)
@@ -127,6 +134,7 @@ def create_app(settings: Settings) -> FastAPI:
         fallback,
     ):
         app.include_router(routes)
+    summarise(app)
     return app
 
 
@@ -184,7 +192,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     path = request.url.path
     if path.endswith(".json") or path.startswith("/api/"):
         return JSONResponse(shown.as_json(), status_code=shown.status, headers=headers)
-    titles = {404: "Not found", 413: "Too long", 503: "Not available"}
+    titles = {404: "Not found", 413: "Too long", 429: "Too much at once", 503: "Not available"}
     found = re.match(r"/saes/([^/]+)/.", path)
     known_sae = found and shown.code not in ("sae_unknown", "database_unavailable")
     page = ErrorPage(

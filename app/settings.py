@@ -36,6 +36,10 @@ class Settings(BaseSettings):
     allowed_hosts: str = Field(
         default="", description="More names this server answers to, separated by commas; behind a proxy, its name"
     )
+    proxies: str = Field(
+        default="",
+        description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed, by commas",
+    )
     worker: bool = Field(default=True, description="Whether the server runs the harvests started from the site")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="The subject's dtype; auto is bfloat16 where the hardware has it"
@@ -57,6 +61,17 @@ class Settings(BaseSettings):
         default=40_000,
         ge=1,
         description="Longest text /inspect takes, in characters, checked before tokenising",
+    )
+    max_new_tokens: int = Field(default=512, ge=1, description="Most tokens that a text goes on for at /intervene")
+    client_requests: int | None = Field(
+        default=None,
+        ge=0,
+        description="Requests to the model that one client may have at once, 0 any; unset is 8, on loopback any",
+    )
+    client_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        description="Tokens a minute that one client may have read, 0 any; unset is 100,000, on loopback any",
     )
     batch_tokens: int = Field(default=8192, ge=16, description="Tokens in one harvest or inspection batch")
     checkpoint_seconds: float = Field(

@@ -25,6 +25,9 @@ PAGES = {
     "feature-preview": f"{SAE}/features/7/og.png",
     "sae-preview": f"{SAE}/og.png",
     "inspect": "/inspect?text=The+Eiffel+Tower+stands+in+Paris%2C+the+capital+of+France.&token=7",
+    "inspect-expected": "/inspect?text=The+Eiffel+Tower+stands+in+Paris%2C+the+capital+of+France.&predict=1",
+    "intervene": f"/intervene?text=My+favourite+city+is&feature={SLUG}%2F2934&kind=add&strength=0.5&temperature=0",
+    "attribute": f"/attribute?text=The+Eiffel+Tower+stands+in+the+city+of&sae={SLUG}&token=Paris&against=London",
     "compare-features": f"/compare?a={SLUG}/7&b={SLUG}/8",
     "compare-saes": f"/compare?a={SLUG}&b={SLUG}",
     "harvests": "/harvests",
@@ -55,7 +58,7 @@ def main() -> None:
                     context = browser.new_context(viewport={"width": width, "height": 860}, color_scheme=theme)
                     page = context.new_page()
                     for name, path in PAGES.items():
-                        page.goto(given.url + path, wait_until="networkidle")
+                        page.goto(given.url + path, wait_until="networkidle", timeout=120_000)
                         page.screenshot(path=given.folder / f"{name}-{width}-{theme}.png", full_page=True)
                     context.close()
         browser.close()

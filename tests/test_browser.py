@@ -1,19 +1,17 @@
 """The walk a newcomer takes, in a real Chromium against a real server."""
 
 import os
-import socket
-import threading
 import time
 from itertools import pairwise
 
 import pytest
-import uvicorn
 from sqlalchemy import func, insert, update
 
 from app.main import create_app
 from app.store import tables as t
 from app.web.assets import install_assets
 from tests.conftest import SLUG
+from tests.serving import serving
 
 PAGES = [
     "/",
@@ -42,19 +40,15 @@ CHROMIUM = os.environ.get("SAESCOPE_TEST_CHROMIUM", "/usr/bin/chromium")
 
 
 @pytest.fixture(scope="module")
-def site(harvested, settings):
+def app(harvested, settings):
     install_assets()
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.05)
-    yield f"http://127.0.0.1:{port}"
-    server.should_exit = True
-    thread.join()
+    return create_app(settings)
+
+
+@pytest.fixture(scope="module")
+def site(app):
+    with serving(app) as base:
+        yield base
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +148,8 @@ def test_a_pinned_view_is_kept_and_opens_alike_elsewhere(browser, site):
     page = context.new_page()
     page.goto("/inspect")
     page.fill("#text", "Paris is the capital of France")
-    page.keyboard.press("Control+Enter")
+    page.get_by_label("Rank by").select_option("activation")
+    page.locator("#text").press("Control+Enter")
     page.wait_for_selector(".tokens button")
     page.locator(".tokens button").nth(2).click()
     page.wait_for_selector(".tokens button[aria-current]")
@@ -164,9 +159,13 @@ def test_a_pinned_view_is_kept_and_opens_alike_elsewhere(browser, site):
     page.get_by_role("button", name="Keep and get a link").click()
     page.wait_for_url("**/inspect/*")
     shown = page.inner_text("#result")
+    assert "sort=activation" in page.url
+    assert "token=3" in page.url
     other = browser.new_context(base_url=site).new_page()
     other.goto(page.url)
     assert other.inner_text("#result") == shown
+    assert other.get_by_label("Rank by").input_value() == "activation"
+    assert other.locator(".tokens button[aria-current]").get_attribute("value") == "3"
     assert other.get_by_role("button", name="Unpin feature").count() == 1
     assert "Features at token 3" in shown
     other.context.close()
@@ -265,7 +264,7 @@ def test_a_preset_fills_its_row_and_enter_goes_on(browser, site):
     context.close()
 
 
-def test_steering_streams_stops_and_says_what_is_wrong(browser, site):
+def test_steering_streams_stops_and_says_what_is_wrong(browser, site, app):
     context = browser.new_context(base_url=site)
     page = context.new_page()
     errors = []
@@ -284,12 +283,20 @@ def test_steering_streams_stops_and_says_what_is_wrong(browser, site):
     assert "text=Paris+is" in page.url
     page.fill("input[name=max_new]", "512")
     page.get_by_role("button", name="Go on").click()
+    page.wait_for_function("document.querySelectorAll('#result .heat')[1]?.textContent.length > 20")
+    assert app.state.saescope.engine.pending == 1
     page.get_by_role("button", name="Stop").click()
     page.locator("#stop[hidden]").wait_for(state="attached")
     assert page.locator("[role=alert]").count() == 0
+    written = page.inner_text("#result")
+    deadline = time.monotonic() + 20  # well before 512 tokens would be written
+    while app.state.saescope.engine.pending and time.monotonic() < deadline:
+        page.wait_for_timeout(20)
+    assert app.state.saescope.engine.pending == 0
+    assert page.inner_text("#result") == written
     page.fill("input[name=max_new]", "600")
     page.get_by_role("button", name="Go on").click()
-    page.get_by_text("max_new does not fit").wait_for()
+    page.get_by_text("at most 512 tokens here").wait_for()
     page.fill("input[name=max_new]", "8")
     page.locator("input[name=feature]").first.fill(f"{SLUG}/4000")
     page.get_by_role("button", name="Go on").click()

@@ -16,6 +16,7 @@ from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.families import make
+from tests.test_api import fits
 
 SLUG = "attention-output"
 TEXT = "Paris is a warm cat in the sun"
@@ -39,6 +40,16 @@ def client(settings, harvested, sae, tiny, sequences):
     engine.dispose()
     with TestClient(create_app(own)) as client:
         yield client
+
+
+def test_the_schemas_example_is_answered(client):
+    schema = client.get("/api/openapi.json").json()
+    told = schema["paths"]["/api/inspect/heads"]["post"]
+    for example in told["requestBody"]["content"]["application/json"]["examples"].values():
+        index = example["value"]["feature"].rpartition("/")[2]
+        answer = client.post("/api/inspect/heads", json=example["value"] | {"feature": f"{SLUG}/{index}"})
+        assert answer.status_code == 200
+        fits(schema, told, answer)
 
 
 def strongest(client):

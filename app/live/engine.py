@@ -127,15 +127,24 @@ class Engine:
                 characters=len(text),
                 limit=self.max_chars,
             )
+        if (whole := self.known(targets, text, chat=chat, predict=predict)) is not None:
+            return whole
         key = (targets[0].model, text, chat)
         known = self._cache.get(key)
         missing = [t for t in targets if known is None or t.revision not in known.readings]
-        if known is not None and not missing and (known.predictions is not None or not predict):
-            return known
         ask = predict and (known is None or known.predictions is None)
         request = _Request(missing or targets[:1], text, chat, ask)
         run: PromptRun = await self._answer(request)
         return self._cache.add(key, run)
+
+    def known(
+        self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
+    ) -> PromptRun | None:
+        """What ``read`` would answer, where that is cached."""
+        run = self._cache.get((targets[0].model, text, chat))
+        if run is None or (predict and run.predictions is None):
+            return None
+        return run if all(target.revision in run.readings for target in targets) else None
 
     async def stream(self, targets: Sequence[Target], steps: Steps) -> AsyncGenerator[Any, None]:
         """What ``steps`` yields of the subject and the SAEs of ``targets``, run a step at a time in the engine's

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from app import urls
@@ -14,16 +14,20 @@ from app.live.metric import Metric
 from app.store import queries as q
 from app.subject.load import Subject
 from app.web import intervene_contexts as c
+from app.web.api_examples import ATTRIBUTE
 from app.web.inspect_build import on_attention
 from app.web.inspection import check_unicode, chosen
 from app.web.intervention import ids_of, run_in_engine
+from app.web.refusals import ATTRIBUTING, refused
 from app.web.routes import html, json_of, state_of
 
-router = APIRouter()
+router = APIRouter(tags=["live"], responses=refused(*ATTRIBUTING))
 
 
 async def run_attribute(request: Request, saes: list[q.SAERecord], body: c.AttributeBody) -> c.AttributeResult:
-    check_unicode(body.text)
+    for given in (body.text, body.token, body.against):
+        if isinstance(given, str):
+            check_unicode(given)
 
     def work(subject: Subject, probes: list[Probe]) -> tuple[list[str], Metric, Attribution]:
         ids = ids_of(request, subject, body.text, chat=body.chat)
@@ -41,7 +45,7 @@ async def run_attribute(request: Request, saes: list[q.SAERecord], body: c.Attri
         )
         return subject.vocabulary.pieces(ids), metric, found
 
-    pieces, metric, found = await run_in_engine(request, saes, work)
+    pieces, metric, found = await run_in_engine(request, saes, work, _cost)
     vocabulary = await state_of(request).vocabulary(saes[0])
     async with state_of(request).database.connect() as db:
         rows = await q.get_summaries_of(db, [(saes[x.sae].id, x.latent) for x in found.top])
@@ -63,6 +67,11 @@ async def run_attribute(request: Request, saes: list[q.SAERecord], body: c.Attri
             for sae, one in zip(saes, found.saes, strict=True)
         ],
     )  # fmt: skip
+
+
+def _cost(done: tuple[list[str], Metric, Attribution]) -> int:
+    """The text is read once forward, once back, and once more for every latent ablated by itself."""
+    return len(done[0]) * (2 + len(done[2].top))
 
 
 def _attributed(
@@ -98,7 +107,9 @@ def _token(subject: Subject, asked: int | str) -> int:
 
 
 @router.post("/api/attribute", response_model=c.AttributeResult)
-async def api_attribute(request: Request, body: c.AttributeBody) -> Response:
+async def api_attribute(
+    request: Request, body: Annotated[c.AttributeBody, Body(openapi_examples=ATTRIBUTE)]
+) -> Response:
     """Which latents a prediction hangs on: activation x gradient of all, exact ablation of the foremost."""
     names = [body.sae] if isinstance(body.sae, str) else body.sae or []
     async with state_of(request).database.connect() as db:

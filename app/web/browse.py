@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
-from app.errors import BadRequest, SaescopeError
+from app.errors import BadRequest, SaescopeError, UnknownSAE
 from app.store import browse as b
 from app.store import queries as q
 from app.subject.tokens import Vocabulary
@@ -26,11 +26,12 @@ from app.web.browse_contexts import (
     LatentTable,
 )
 from app.web.freshness import unless_known
+from app.web.refusals import refused
 from app.web.rendering import render_block
 from app.web.routes import html, json_of, state_of
 from app.web.sharing import sae_preview
 
-router = APIRouter()
+router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE))
 PAGE = 50
 COUNTED = 10_000
 Place = Literal["sae", "features"]

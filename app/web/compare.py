@@ -8,14 +8,15 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from app import urls
-from app.errors import BadRequest, LatentOutOfRange, SaescopeError
+from app.errors import BadRequest, DecoderUnavailable, LatentOutOfRange, SaescopeError, UnknownSAE
 from app.store import queries as q
 from app.web import build
 from app.web.compare_build import compare_features, compare_saes
 from app.web.compare_contexts import ComparePage, FeatureComparison, SAEComparison
+from app.web.refusals import refused
 from app.web.routes import html, json_of, state_of
 
-router = APIRouter()
+router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, LatentOutOfRange, DecoderUnavailable))
 Asked = Annotated[str, Query(max_length=400, description="slug/index, a feature's path, or an SAE's slug.")]
 Shown = Annotated[int, Query(ge=1, le=500, description="How many matches of two SAEs to list.")]
 

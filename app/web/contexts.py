@@ -298,39 +298,3 @@ class ErrorPage(BaseModel):
     back: str | None
     code: str
     message: str
-
-
-class ApiField(BaseModel):
-    """A parameter or field of the API."""
-
-    name: str
-    type: str
-    required: bool
-
-
-class ApiOperation(BaseModel):
-    """One method of one path."""
-
-    method: str
-    path: str
-    summary: str
-    parameters: list[ApiField]
-    body: list[ApiField]
-    answer: list[ApiField]
-    answer_type: str
-
-
-class ApiModel(BaseModel):
-    """A shape of the API's answers."""
-
-    name: str
-    text: str
-    fields: list[ApiField]
-
-
-class ApiPage(BaseModel):
-    """/api/docs."""
-
-    version: str
-    operations: list[ApiOperation]
-    models: list[ApiModel]

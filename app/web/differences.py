@@ -3,22 +3,24 @@
 import re
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from app import urls
-from app.errors import BadRequest, EmptyText
+from app.errors import BadRequest, EmptyText, UnknownInspection
 from app.store import queries as q
 from app.web import build
 from app.web import differences_contexts as c
+from app.web.api_examples import COMPARE, CONTRAST
 from app.web.differences_build import contrasted, two_prompts
 from app.web.forms import filled, form_fields
 from app.web.inspection import LONGEST_URL, fragment, tidy, unpinned
+from app.web.refusals import READING, refused
 from app.web.rendering import render_block
 from app.web.routes import html, json_of, state_of
 from app.web.together import Together, Wanted, keep_all, kept_records, read_together
 
-router = APIRouter()
+router = APIRouter(tags=["live"], responses=refused(*READING, UnknownInspection))
 TwoAsked = Annotated[c.TwoPromptsQuery, Query()]
 ContrastAsked = Annotated[c.ContrastQuery, Query()]
 SIDES = "The first text", "The second text"
@@ -139,7 +141,7 @@ async def _one_sae(request: Request, names: list[str], runs: list[str | None]) -
 
 
 @router.post("/api/inspect/compare", response_model=c.TwoPromptsResult)
-async def api_two(request: Request, body: c.TwoPromptsBody) -> Response:
+async def api_two(request: Request, body: Annotated[c.TwoPromptsBody, Body(openapi_examples=COMPARE)]) -> Response:
     """Read two prompts with one or more SAEs: what fires on one and not on the other, and what changes most."""
     wanted = _two(body)
     if wanted is None:
@@ -221,7 +223,7 @@ async def post_contrast(request: Request) -> Response:
 
 
 @router.post("/api/inspect/contrast", response_model=c.ContrastResult)
-async def api_contrast(request: Request, body: c.ContrastBody) -> Response:
+async def api_contrast(request: Request, body: Annotated[c.ContrastBody, Body(openapi_examples=CONTRAST)]) -> Response:
     """Search by contrast: features that fire on every text (or any) of one side and on none of the other."""
     wanted, n_here = _sides(body.here, body.there, body)
     await _one_sae(request, _names(body.sae), [*body.here_run, *body.there_run])

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel
 
-from app.errors import PageNotFound
+from app.errors import BadRequest, LatentOutOfRange, PageNotFound, UnknownSAE
 from app.store import queries as q
 from app.store import tables as t
 from app.web import build
@@ -14,9 +14,10 @@ from app.web import contexts as c
 from app.web.examples import Look, readings
 from app.web.found import find_latent
 from app.web.heat import SPECIAL
+from app.web.refusals import refused
 from app.web.routes import html, json_of, state_of, whole
 
-router = APIRouter()
+router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, LatentOutOfRange, PageNotFound))
 KINDS = {"top": t.TOP, "random": t.RANDOM, "near": t.NEAR, **{f"interval-{tenth}": tenth for tenth in range(10)}}
 
 

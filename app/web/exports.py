@@ -13,15 +13,16 @@ from typing import IO, Annotated, Any
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from app.errors import DiskFull, ServerBusy
+from app.errors import BadRequest, DiskFull, ServerBusy, UnknownSAE
 from app.store import browse as b
 from app.store import queries as q
 from app.subject.tokens import Vocabulary
 from app.web import browse_form as form
 from app.web.browse_contexts import BrowseQuery
+from app.web.refusals import refused
 from app.web.routes import state_of
 
-router = APIRouter()
+router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, DiskFull, ServerBusy))
 _CALLED = {"maximum": "max", "minimum": "min"}
 COLUMNS = (*(_CALLED.get(name, name) for name in b.SCALARS), "tokens_by_probability", "tokens_by_mean", "promoted")
 N_SCALARS = len(b.SCALARS)

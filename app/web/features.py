@@ -15,10 +15,11 @@ from app.web.examples import Look, Norm, Space, View
 from app.web.examples import rows as arrange
 from app.web.found import find_latent
 from app.web.inspection import run_test
+from app.web.refusals import READING, refused
 from app.web.routes import html, json_of, state_of, whole
 from app.web.sharing import feature_preview
 
-router = APIRouter()
+router = APIRouter(tags=["features"], responses=refused(*READING))
 
 
 async def load_feature(request: Request, slug: str, index: int, text: str | None) -> c.FeaturePage:

@@ -6,14 +6,14 @@ are let through.
 """
 
 import ipaddress
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from urllib.parse import urlsplit
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from app.errors import CrossSite, SaescopeError, UnknownHost
+from app.errors import CrossSite, InvalidSetting, SaescopeError, UnknownHost
 from app.settings import Settings
 
 Refuse = Callable[[Request, Exception], Awaitable[Response]]
@@ -59,6 +59,22 @@ def allowed_names(settings: Settings) -> frozenset[str] | None:
     if not extra and not is_loopback(settings.host):
         return None
     return frozenset({settings.host.lower(), "localhost", "127.0.0.1", "::1", *extra})
+
+
+def believed(settings: Settings) -> Iterator[str]:
+    """The proxies whose word on who asks is taken.
+
+    Raises:
+        InvalidSetting: one is no address and no network.
+    """
+    for text in filter(None, map(str.strip, settings.proxies.split(","))):
+        try:
+            yield str(ipaddress.ip_network(text)) if "/" in text else str(ipaddress.ip_address(text))
+        except ValueError:
+            raise InvalidSetting(
+                f"SAESCOPE_PROXIES holds {text!r}, which is no IP address and no network such as 10.0.0.0/8.",
+                setting="proxies",
+            ) from None
 
 
 def is_loopback(host: str) -> bool:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, NamedTuple
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, Response
 from pydantic import BaseModel, Field, model_validator
 
@@ -12,11 +12,13 @@ from app.live.forward import Probe
 from app.live.head_split import HeadSplit, head_split
 from app.store import queries as q
 from app.subject.load import Subject
+from app.web.api_examples import HEADS
 from app.web.inspection import check_unicode, chosen, read
 from app.web.intervention import named_feature, run_in_engine
+from app.web.refusals import ATTRIBUTING, refused
 from app.web.routes import html, json_of, state_of
 
-router = APIRouter()
+router = APIRouter(tags=["live"], responses=refused(*ATTRIBUTING))
 
 
 class HeadsQuery(BaseModel):
@@ -103,7 +105,7 @@ async def run_heads(request: Request, query: HeadsQuery) -> HeadsResult:
         found = head_split(subject.model, probes[0].sae, run.token_ids, position, index)
         return _Split(found.pieces.tolist(), found)
 
-    pieces, found = await run_in_engine(request, [sae], work)
+    pieces, found = await run_in_engine(request, [sae], work, lambda _: len(run.pieces))
     heads = [HeadPart(head=number, total=sum(row), sources=row) for number, row in enumerate(pieces)]
     return HeadsResult(
         feature=f"{sae.address}/{index}", label=latent.label, url=urls.feature(sae.address, index),
@@ -132,6 +134,6 @@ async def heads_page(request: Request, query: Annotated[HeadsQuery, Query()]) ->
 
 
 @router.post("/api/inspect/heads", response_model=HeadsResult)
-async def api_heads(request: Request, body: HeadsQuery) -> Response:
+async def api_heads(request: Request, body: Annotated[HeadsQuery, Body(openapi_examples=HEADS)]) -> Response:
     """A latent on attention outputs at one token, by head and source token."""
     return json_of(await run_heads(request, body))

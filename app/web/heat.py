@@ -12,6 +12,7 @@ from app.web.formats import sig
 
 LEVELS = 10
 SPECIAL = re.compile(r"<\|[^|<>]*\|>|<s>|<bos>")
+_GLYPHS = {code: 0x2400 + code for code in range(32)} | {0x7F: "␡"} | str.maketrans({"\n": "↵", "\t": "→"})
 
 
 # The share from which each level is taken: where 10 * log(1 + 9 share) / log 10 rounds up to it.
@@ -112,5 +113,6 @@ def _escaped(text: str) -> str:
 
 
 def visible(token: str) -> str:
-    """Line breaks and tabs as glyphs, so that they take one place in a line."""
-    return token.replace("\r", "␍").replace("\n", "↵").replace("\t", "→")
+    """Line breaks and tabs as glyphs, so that they take one place in a line; other control characters as well, since
+    they would not be seen."""
+    return token.translate(_GLYPHS)

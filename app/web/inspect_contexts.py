@@ -2,9 +2,12 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.live.ranking import By
+from app.store.plain import storable
+from app.web.api_examples import DEMO, EIFFEL
 from app.web.contexts import SAECard
 
 NAMES = 400  # characters of an SAE's address, or of a pin
@@ -21,6 +24,13 @@ class InspectState(BaseModel):
             return given
         return {name: value for name, value in given.items() if value != "" or name == "text"}
 
+    @field_validator("label")
+    @classmethod
+    def _storable(cls, text: str) -> str:
+        if text != storable(text):
+            raise PydanticCustomError("label", "no label holds a NUL or half of a surrogate pair")
+        return text
+
     token: int | None = Field(default=None, ge=0, description="Rank at this position alone.")
     sort: By = Field(default="strength", description="What features are ranked by.")
     top: int = Field(default=20, ge=1, le=500, description="How many features to show of each SAE.")
@@ -32,8 +42,12 @@ class InspectState(BaseModel):
 class InspectQuery(InspectState):
     """/inspect's URL. Values a form left empty are as good as missing."""
 
-    sae: list[str] = Field(default=[], max_length=16, description="SLUG or SLUG@REVISION; several of one subject.")
-    text: str | None = None
+    sae: list[str] = Field(
+        default=[], max_length=16, description="SLUG or SLUG@REVISION; several of one subject.", examples=[[DEMO]]
+    )
+    text: str | None = Field(
+        default=None, description="What is read, with BOS put before it.", examples=[f"{EIFFEL} Paris"]
+    )
     chat: bool = Field(default=False, description="Read the text as a user's message in the subject's chat template.")
     predict: bool = Field(default=False, description="Also what the subject expects at every position.")
 
@@ -42,11 +56,11 @@ class InspectBody(InspectState):
     """POST /api/inspect. ``sae`` is one SAE or several of one subject, and may be left out if there is one here.
     ``token`` limits the ranking to one position; ``keep`` stores the run under /inspect/{run}."""
 
-    text: str
-    sae: str | list[str] | None = None
-    chat: bool = False
-    predict: bool = False
-    keep: bool = False
+    text: str = Field(description="What is read, with BOS put before it.")
+    sae: str | list[str] | None = Field(default=None, description="SLUG or SLUG@REVISION; several of one subject.")
+    chat: bool = Field(default=False, description="Read the text as a user's message in the subject's chat template.")
+    predict: bool = Field(default=False, description="Also what the subject expects at every position.")
+    keep: bool = Field(default=False, description="Store the run under /inspect/{run}.")
 
 
 class Expected(BaseModel):

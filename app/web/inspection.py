@@ -4,28 +4,32 @@ import asyncio
 from dataclasses import replace
 from typing import Annotated, Any, Protocol
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
-from app.errors import BadRequest, SaescopeError
+from app.errors import BadRequest, SaescopeError, UnknownInspection
 from app.live.packed import pack, unpack
 from app.live.prompt import PromptRun
 from app.store import inspections
 from app.store import queries as q
+from app.store.plain import storable
 from app.web import build
 from app.web import contexts as page_contexts
 from app.web import inspect_contexts as c
+from app.web.api_examples import INSPECT
 from app.web.forms import filled, form_fields
 from app.web.gone import while_there
 from app.web.inspect_build import Read, result
+from app.web.limits import client_of
+from app.web.refusals import READING, refused
 from app.web.rendering import render_block
 from app.web.routes import html, json_of, state_of
 from app.web.state import target
 
-router = APIRouter()
+router = APIRouter(tags=["live"])
 Asked = Annotated[c.InspectQuery, Query()]
 Shown = Annotated[c.InspectState, Query()]
 LONGEST_URL = 4000  # beyond, a prompt is kept and its address names it
@@ -48,7 +52,8 @@ async def chosen(db: AsyncConnection, asked: list[str], known: list[q.SAERecord]
     names = list(dict.fromkeys(name for name in asked if name))
     if not names:
         return known[:1]
-    pinned = [(slug, revision) for slug, at, revision in (name.partition("@") for name in names) if at]
+    addresses = [name.partition("@") for name in names if name == storable(name)]
+    pinned = [(slug, revision) for slug, at, revision in addresses if at]
     there = {f"{slug}@{r}": sae for (slug, r), sae in (await q.find_revisions(db, pinned)).items()} if pinned else {}
     found = [there.get(name) or newest.get(name) or await q.get_sae(db, name) for name in names]
     if len({(sae.subject_path, sae.subject_sha256) for sae in found}) > 1:
@@ -63,7 +68,11 @@ async def read(request: Request, saes: list[q.SAERecord], text: str, *, chat: bo
     state = state_of(request)
     check_unicode(text)
     targets = [target(sae, state.settings.home) for sae in saes]
-    run = await while_there(request, state.engine.read(targets, text, chat=chat, predict=predict))
+    run = state.engine.known(targets, text, chat=chat, predict=predict)
+    if run is None:
+        with state.limits.request(client_of(request)) as spend:
+            run = await while_there(request, state.engine.read(targets, text, chat=chat, predict=predict))
+            spend(len(run.token_ids))
     wanted = {name: run.readings[name] for name in (sae.revision for sae in saes)}  # more may be known of this text
     return replace(run, readings=wanted, predictions=run.predictions if predict else None)
 
@@ -159,7 +168,13 @@ async def load_run(request: Request, name: str, query: c.InspectState) -> c.Insp
 async def keep(
     request: Request, saes: list[q.SAERecord], text: str, *, chat: bool, predict: bool
 ) -> tuple[str, PromptRun]:
-    """Read the text and store what was read; its name."""
+    """Read the text and store what was read; its name.
+
+    Raises:
+        BadRequest: the text holds a NUL, which the database cannot.
+    """
+    if "\0" in text:
+        raise BadRequest("The text holds a NUL character, so it cannot be kept; take it out, or do not keep it.")
     run = await read(request, saes, text, chat=chat, predict=predict)
     data = await asyncio.to_thread(pack, run)
     async with state_of(request).database.begin() as db:
@@ -202,7 +217,7 @@ def unpinned(request: Request, query: Pinned) -> bool:
     return changed
 
 
-@router.get("/inspect.json", response_model=c.InspectPage)
+@router.get("/inspect.json", response_model=c.InspectPage, responses=refused(*READING))
 async def inspect_json(request: Request, query: Asked) -> Response:
     """The inspect page: a prompt and the features that fire on it."""
     return json_of(await load_inspect(request, query))
@@ -255,7 +270,7 @@ async def read_form(request: Request) -> c.InspectQuery:
     return query
 
 
-@router.get("/inspect/{run}.json", response_model=c.InspectPage)
+@router.get("/inspect/{run}.json", response_model=c.InspectPage, responses=refused(BadRequest, UnknownInspection))
 async def run_json(request: Request, run: str, query: Shown) -> Response:
     """A prompt's run that was kept, as it was read then."""
     return json_of(await load_run(request, run, query))
@@ -268,8 +283,8 @@ async def run_page(request: Request, run: str, query: Shown) -> Response:
     return shown_as(request, await load_run(request, run, query))
 
 
-@router.post("/api/inspect", response_model=c.InspectResult)
-async def api_inspect(request: Request, body: c.InspectBody) -> Response:
+@router.post("/api/inspect", response_model=c.InspectResult, responses=refused(*READING))
+async def api_inspect(request: Request, body: Annotated[c.InspectBody, Body(openapi_examples=INSPECT)]) -> Response:
     """Read a prompt with one or more SAEs: its tokens and the strongest features."""
     names = [body.sae] if isinstance(body.sae, str) else body.sae or []
     async with state_of(request).reads.connect() as db:

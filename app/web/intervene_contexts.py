@@ -5,8 +5,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, Field, model_validator
 
 from app.live.edits import MAX_EDITS, Kind
+from app.web.api_examples import CITY, DEMO, EIFFEL, PLACES
 
-MOST_NEW = 512
+MOST_NEW = 1 << 20  # SAESCOPE_MAX_NEW_TOKENS is the limit; this keeps numbers small
 
 
 class EditBody(BaseModel):
@@ -14,17 +15,17 @@ class EditBody(BaseModel):
     (of ``scale``: a factor; ``ablate`` and ``project`` take none), or of its activation where ``unit`` says so.
     ``positions``: all, the generated ones, or places in the text."""
 
-    feature: str = Field(max_length=400)
-    kind: Kind = "add"
-    strength: float = Field(default=1.0, ge=-1000, le=1000, allow_inf_nan=False)
-    unit: Literal["max", "activation"] = "max"
-    positions: Literal["all", "generated"] | list[int] = "all"
+    feature: str = Field(max_length=400, description="SLUG/NUMBER.")
+    kind: Kind = Field(default="add", description="What is done to it.")
+    strength: float = Field(default=1.0, ge=-1000, le=1000, allow_inf_nan=False, description="How much.")
+    unit: Literal["max", "activation"] = Field(default="max", description="What strength counts in.")
+    positions: Literal["all", "generated"] | list[int] = Field(default="all", description="Where it is edited.")
 
 
 class _Edited(BaseModel):
-    text: str
-    chat: bool = False
-    edits: list[EditBody] = Field(default=[], max_length=MAX_EDITS)
+    text: str = Field(description="What is read, with BOS put before it.")
+    chat: bool = Field(default=False, description="Take it as a user's message; the subject's answer is to follow.")
+    edits: list[EditBody] = Field(default=[], max_length=MAX_EDITS, description=f"At most {MAX_EDITS}, in their order.")
 
 
 class EffectBody(_Edited):
@@ -32,20 +33,20 @@ class EffectBody(_Edited):
     are told, the last one where it is left out. ``by``: whether the most changed ones are those of the greatest change
     in probability or in its logarithm, which favours tokens that stay unlikely."""
 
-    position: int | None = Field(default=None, ge=0)
-    top: int = Field(default=10, ge=1, le=100)
-    by: Literal["probability", "logprob"] = "probability"
+    position: int | None = Field(default=None, ge=0, description="Whose next tokens are told; left out, the last.")
+    top: int = Field(default=10, ge=1, le=100, description="How many next tokens to tell of each kind.")
+    by: Literal["probability", "logprob"] = Field(default="probability", description="What change is measured in.")
 
 
 class GenerateBody(_Edited):
     """POST /api/generate: the text goes on without and with the edits, drawn with the same noise. ``stream``: steps
     as server-sent events."""
 
-    max_new: int = Field(default=40, ge=1, le=MOST_NEW)
-    temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = Field(default=0, ge=0, lt=1 << 53)
-    stream: bool = False
+    max_new: int = Field(default=40, ge=1, le=MOST_NEW, description="How many tokens are added at most.")
+    temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False, description="0: the likeliest token.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Draw from the likeliest that together have so much.")
+    seed: int = Field(default=0, ge=0, lt=1 << 53, description="Of the noise that both sides are drawn with.")
+    stream: bool = Field(default=False, description="Answer with server-sent events, a step at a time.")
 
 
 class Shift(BaseModel):
@@ -111,17 +112,19 @@ class InterveneQuery(BaseModel):
             return given
         return {name: value for name, value in given.items() if value != "" or name == "text"}
 
-    text: str | None = None
-    run: str | None = Field(default=None, max_length=60)
-    chat: bool = False
-    feature: list[str] = Field(default=[], max_length=MAX_EDITS)
-    kind: list[str] = Field(default=[], max_length=MAX_EDITS)
-    strength: list[str] = Field(default=[], max_length=MAX_EDITS)
-    where: list[str] = Field(default=[], max_length=MAX_EDITS)
-    max_new: int = Field(default=40, ge=1, le=MOST_NEW)
-    temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False)
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    seed: int = Field(default=0, ge=0, lt=1 << 53)
+    text: str | None = Field(default=None, description="What is gone on from.", examples=[CITY])
+    run: str | None = Field(default=None, max_length=60, description="A kept run whose text is gone on from.")
+    chat: bool = Field(default=False, description="Take it as a user's message; the subject's answer is to follow.")
+    feature: list[str] = Field(
+        default=[], max_length=MAX_EDITS, description="SLUG/NUMBER of each edit.", examples=[[PLACES]]
+    )
+    kind: list[str] = Field(default=[], max_length=MAX_EDITS, description="Of each edit.", examples=[["add"]])
+    strength: list[str] = Field(default=[], max_length=MAX_EDITS, description="Of each edit.", examples=[["1"]])
+    where: list[str] = Field(default=[], max_length=MAX_EDITS, description="Of each edit.", examples=[["all"]])
+    max_new: int = Field(default=40, ge=1, le=MOST_NEW, description="How many tokens are added at most.", examples=[20])
+    temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False, description="0: the likeliest token.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Of the likeliest tokens, up to this share.")
+    seed: int = Field(default=0, ge=0, lt=1 << 53, description="Of the noise that both sides are drawn with.")
 
 
 class NamedEdit(BaseModel):
@@ -154,14 +157,14 @@ class AttributeBody(BaseModel):
     ``token`` is the predicted one as text or id (the likeliest where it is left out), ``against`` another whose logit
     is taken off; ``kind`` logit or logprob."""
 
-    text: str
-    sae: str | list[str] | None = None
-    chat: bool = False
-    position: int | None = Field(default=None, ge=0)
-    token: int | str | None = None
-    against: int | str | None = None
-    kind: Literal["logit", "logprob"] = "logit"
-    top: int = Field(default=20, ge=1, le=100)
+    text: str = Field(description="What is read, with BOS put before it.")
+    sae: str | list[str] | None = Field(default=None, description="SLUG or SLUG@REVISION; several of one subject.")
+    chat: bool = Field(default=False, description="Take it as a user's message; the subject's answer is to follow.")
+    position: int | None = Field(default=None, ge=0, description="After which token; left out, the last.")
+    token: int | str | None = Field(default=None, description="What is explained; left out, the likeliest.")
+    against: int | str | None = Field(default=None, description="One whose logit is taken off.")
+    kind: Literal["logit", "logprob"] = Field(default="logit", description="What of it is explained.")
+    top: int = Field(default=20, ge=1, le=100, description="How many latents to ablate by themselves.")
 
 
 class AttributeQuery(BaseModel):
@@ -174,13 +177,19 @@ class AttributeQuery(BaseModel):
             return given
         return {name: value for name, value in given.items() if value != "" or name == "text"}
 
-    text: str | None = None
-    sae: list[str] = Field(default=[], max_length=16)
-    chat: bool = False
-    position: int | None = Field(default=None, ge=0)
-    token: str | None = Field(default=None, max_length=100)
-    against: str | None = Field(default=None, max_length=100)
-    kind: Literal["logit", "logprob"] = "logit"
+    text: str | None = Field(default=None, description="What is read, with BOS put before it.", examples=[EIFFEL])
+    sae: list[str] = Field(
+        default=[], max_length=16, description="SLUG or SLUG@REVISION; several of one subject.", examples=[[DEMO]]
+    )
+    chat: bool = Field(default=False, description="Take it as a user's message; the subject's answer is to follow.")
+    position: int | None = Field(default=None, ge=0, description="After which token; left out, the last.")
+    token: str | None = Field(
+        default=None, max_length=100, description="What is explained; left out, the likeliest.", examples=["Paris"]
+    )
+    against: str | None = Field(
+        default=None, max_length=100, description="One whose logit is taken off.", examples=["London"]
+    )
+    kind: Literal["logit", "logprob"] = Field(default="logit", description="What of it is explained.")
 
 
 class AttributedLatent(BaseModel):

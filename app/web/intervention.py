@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import aclosing
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from pydantic import ValidationError
 
@@ -20,14 +21,19 @@ from app.store import queries as q
 from app.subject.load import Subject
 from app.subject.tokens import Vocabulary
 from app.web import intervene_contexts as c
+from app.web.api_examples import EFFECT, GENERATE
 from app.web.forms import filled, form_fields
 from app.web.gone import while_there
 from app.web.inspection import LONGEST_URL, check_unicode, chosen, keep, tidy
+from app.web.limits import client_of
 from app.web.presets import preset
+from app.web.refusals import EDITING, Responses, refused
 from app.web.routes import html, json_of, state_of
 from app.web.state import target
 
-router = APIRouter()
+router = APIRouter(tags=["live"], responses=refused(*EDITING))
+
+_STREAMED: Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
 
 
 class Prepared(NamedTuple):
@@ -107,25 +113,30 @@ def named_feature(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-async def run_in_engine(request: Request, saes: Sequence[q.SAERecord], work: Any) -> Any:
-    """What ``work(subject, probes)`` returns, from the engine's thread."""
+async def run_in_engine(request: Request, saes: Sequence[q.SAERecord], work: Any, cost: Callable[[Any], int]) -> Any:
+    """What ``work(subject, probes)`` returns, from the engine's thread, and charged for by ``cost``."""
 
     def steps(subject: Subject, probes: list[Probe]) -> Iterator[Any]:
         yield work(subject, probes)
 
     async def first() -> Any:
-        stream = stream_of(request, saes, steps)
-        try:
+        async with aclosing(stream_of(request, saes, steps, cost)) as stream:
             return await anext(stream)
-        finally:
-            await stream.aclose()
 
     return await while_there(request, first())
 
 
-def stream_of(request: Request, saes: Sequence[q.SAERecord], steps: Any) -> AsyncGenerator[Any, None]:
+async def stream_of(
+    request: Request, saes: Sequence[q.SAERecord], steps: Any, cost: Callable[[Any], int]
+) -> AsyncGenerator[Any, None]:
+    """``cost``: how many tokens were read or made for a step."""
     state = state_of(request)
-    return state.engine.stream([target(sae, state.settings.home) for sae in saes], steps)
+    targets = [target(sae, state.settings.home) for sae in saes]
+    with state.limits.request(client_of(request)) as spend:
+        async with aclosing(state.engine.stream(targets, steps)) as stream:
+            async for step in stream:
+                spend(cost(step))
+                yield step
 
 
 def ids_of(request: Request, subject: Subject, text: str, *, chat: bool) -> list[int]:
@@ -143,7 +154,7 @@ async def run_effect(request: Request, body: c.EffectBody, given: Prepared) -> c
         )  # fmt: skip
         return subject.vocabulary.pieces(ids), found
 
-    pieces, found = await run_in_engine(request, given.saes, work)
+    pieces, found = await run_in_engine(request, given.saes, work, lambda done: 2 * len(done[0]))
     vocabulary = await state_of(request).vocabulary(given.saes[0])
     change = (found.edited_loss - found.clean_loss).tolist()
     return c.EffectResult(
@@ -185,7 +196,8 @@ async def steps_of(request: Request, body: c.GenerateBody, given: Prepared) -> A
 
     sides: tuple[list[int], list[int]] = ([], [])
     shown = ["", ""]
-    async for step in stream_of(request, given.saes, steps):
+    prompt = math.ceil(len(body.text.encode()) / 4)  # about its tokens; only the engine counts them
+    async for step in stream_of(request, given.saes, steps, lambda step: 1 if step.number else 1 + prompt):
         tokens: list[c.GeneratedToken | None] = []
         for side, (token, logprob) in enumerate(
             ((step.baseline, step.baseline_logprob), (step.edited, step.edited_logprob))
@@ -214,16 +226,23 @@ async def run_generate(request: Request, body: c.GenerateBody, given: Prepared) 
     )
 
 
+def check_new(request: Request, asked: int) -> None:
+    most = state_of(request).settings.max_new_tokens
+    if asked > most:
+        raise BadRequest(f"max_new is {asked:,}; a text goes on for at most {most:,} tokens here.", limit=most)
+
+
 @router.post("/api/effect", response_model=c.EffectResult)
-async def api_effect(request: Request, body: c.EffectBody) -> Response:
+async def api_effect(request: Request, body: Annotated[c.EffectBody, Body(openapi_examples=EFFECT)]) -> Response:
     """What edits of latents do to the subject's predictions on a text: KL and loss by token, the most changed ones."""
     return json_of(await run_effect(request, body, await prepared(request, body.edits)))
 
 
-@router.post("/api/generate", response_model=c.GenerateResult)
-async def api_generate(request: Request, body: c.GenerateBody) -> Response:
+@router.post("/api/generate", response_model=c.GenerateResult, responses=_STREAMED)
+async def api_generate(request: Request, body: Annotated[c.GenerateBody, Body(openapi_examples=GENERATE)]) -> Response:
     """A text goes on without and with edits of latents. With ``stream``, events ``step`` (a GenerateStep) and, at the
     end, ``done`` or ``error``."""
+    check_new(request, body.max_new)
     given = await prepared(request, body.edits)
     if not body.stream:
         return json_of(await run_generate(request, body, given))
@@ -281,6 +300,7 @@ def edits_of(query: c.InterveneQuery) -> list[c.EditBody]:
 
 
 async def load_intervene(request: Request, query: c.InterveneQuery) -> c.IntervenePage:
+    check_new(request, query.max_new)
     bodies = edits_of(query)
     async with state_of(request).database.connect() as db:
         known = await q.list_saes(db)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response
 
 from app import urls
-from app.errors import UnsupportedFormat
+from app.errors import BadRequest, LatentOutOfRange, PageNotFound, UnknownSAE, UnsupportedFormat
 from app.store import queries as q
 from app.store.glimpses import get_company
 from app.web import build
@@ -18,11 +18,14 @@ from app.web.found import find_latent
 from app.web.freshness import unless_known
 from app.web.picture import HEIGHT, WIDTH, feature_picture, sae_picture
 from app.web.preview_contexts import FeatureCard, OEmbed, Panels
+from app.web.refusals import refused
 from app.web.rendering import render_page
 from app.web.routes import html, json_of, state_of, whole
 from app.web.sharing import EMBED_HEIGHT, EMBED_WIDTH, absolute, feature_of, frame
 
-router = APIRouter()
+router = APIRouter(
+    tags=["features"], responses=refused(BadRequest, UnknownSAE, LatentOutOfRange, PageNotFound, UnsupportedFormat)
+)
 
 
 async def load_card(request: Request, slug: str, index: int) -> FeatureCard:

@@ -15,10 +15,11 @@ from app.store.browse import Filters, page
 from app.web import build
 from app.web import contexts as c
 from app.web.reference import api_page
+from app.web.refusals import refused
 from app.web.rendering import render_page
 from app.web.state import State
 
-router = APIRouter()
+router = APIRouter(tags=["site"], responses=refused())
 
 
 def state_of(request: Request) -> State:
@@ -101,7 +102,7 @@ async def random_feature(request: Request, slug: str) -> Response:
 
 @router.get("/api/docs", response_class=HTMLResponse, include_in_schema=False)
 async def api_docs(request: Request) -> Response:
-    return html("api.html", request, page=api_page(request.app.openapi()))
+    return html("api.html", request, page=api_page(request.app.openapi(), str(request.base_url).rstrip("/")))
 
 
 @router.get("/healthz")

@@ -1,20 +1,34 @@
 """Harvests: the page that lists and starts them, a run's own page, and their twins."""
 
 import re
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Body, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from app import urls
-from app.errors import SaescopeError, UnknownRun
+from app.errors import (
+    BadRequest,
+    BodyTooLong,
+    CorpusUnavailable,
+    HarvestRunning,
+    InvalidSAE,
+    RunEnded,
+    RunOpen,
+    SaescopeError,
+    UnknownRun,
+    UnknownSAE,
+)
 from app.store import run_queries as q
 from app.store.queries import list_revisions
 from app.web import run_form
+from app.web.api_examples import HARVEST
+from app.web.refusals import refused
 from app.web.rendering import render_block, render_page
 from app.web.routes import html, json_of, state_of
 from app.web.run_contexts import Going, HarvestsPage, RunList, RunPage, RunView, StartBody, StartForm, view
 
-router = APIRouter()
+router = APIRouter(tags=["harvests"], responses=refused(BadRequest, UnknownRun))
 PAGE = 30
 
 
@@ -148,27 +162,33 @@ async def forget_harvest(request: Request, run: str) -> Response:
     return RedirectResponse(urls.harvests(), status_code=303)
 
 
-@router.post("/api/harvests", response_model=RunView)
-async def api_start(request: Request, body: StartBody) -> Response:
+@router.post(
+    "/api/harvests",
+    response_model=RunView,
+    responses=refused(BadRequest, UnknownSAE, InvalidSAE, CorpusUnavailable, BodyTooLong, HarvestRunning),
+)
+async def api_start(request: Request, body: Annotated[StartBody, Body(openapi_examples=HARVEST)]) -> Response:
     """Start a harvest; it waits in the queue until the worker comes to it."""
     given = {name: "" if value is None or value is False else str(value) for name, value in body.model_dump().items()}
     return json_of(await load_run(request, await start(request, StartForm(**given, replacing=None))))
 
 
-@router.post("/api/harvests/{run}/stop", response_model=RunView)
+@router.post("/api/harvests/{run}/stop", response_model=RunView, responses=refused(UnknownRun, RunEnded))
 async def api_stop(request: Request, run: str) -> Response:
     """Ask a harvest to stop after the batch at hand; what it has done is kept in its checkpoint."""
     await stop(request, number(run))
     return json_of(await load_run(request, number(run)))
 
 
-@router.post("/api/harvests/{run}/resume", response_model=RunView)
+@router.post(
+    "/api/harvests/{run}/resume", response_model=RunView, responses=refused(UnknownRun, RunEnded, HarvestRunning)
+)
 async def api_resume(request: Request, run: str) -> Response:
     """Start a stopped, failed or lost harvest once more, as a new run; it carries on from its checkpoint."""
     return json_of(await load_run(request, await state_of(request).harvests.resume(number(run))))
 
 
-@router.post("/api/harvests/{run}/forget", response_model=RunView)
+@router.post("/api/harvests/{run}/forget", response_model=RunView, responses=refused(UnknownRun, RunOpen))
 async def api_forget(request: Request, run: str) -> Response:
     """Take a run that has ended off the list, and show it a last time; what it made stays."""
     async with state_of(request).database.begin() as db:

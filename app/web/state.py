@@ -17,6 +17,7 @@ from app.store import tables as t
 from app.store.queries import SAERecord
 from app.subject.load import load_vocabulary
 from app.subject.tokens import Vocabulary
+from app.web.limits import Limits
 from app.web.matches import Matches
 from app.web.scores import Scores
 
@@ -28,6 +29,7 @@ class State:
     engine: Engine
     harvests: Harvests
     hardware: str
+    limits: Limits
     scores: Scores = field(default_factory=Scores)
     matches: Matches = field(default_factory=Matches)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # each holds a connection

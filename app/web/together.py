@@ -1,7 +1,8 @@
 """Several texts read by the same SAEs: anew, side by side, or as they were kept."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from fastapi import Request
@@ -16,6 +17,7 @@ from app.store.inspections import InspectionRecord
 from app.web.gone import while_there
 from app.web.inspect_build import Read
 from app.web.inspection import check_unicode, chosen
+from app.web.limits import client_of
 from app.web.routes import state_of
 from app.web.state import target
 
@@ -96,25 +98,43 @@ async def _common(db: AsyncConnection, records: list[InspectionRecord], names: l
 async def _read_all(
     request: Request, saes: list[Read], wanted: Sequence[Wanted], records: dict[str, InspectionRecord], chat: bool
 ) -> list[PromptRun]:
-    engine, home = state_of(request).engine, state_of(request).settings.home
-    targets = [target(sae.record, home) for sae in saes if sae.record is not None]
+    state = state_of(request)
+    targets = [target(sae.record, state.settings.home) for sae in saes if sae.record is not None]
+    texts = {number: which.text or "" for number, which in enumerate(wanted) if which.run is None}
+    for number, text in texts.items():
+        with _named(wanted[number]):
+            check_unicode(text)
+    found = {number: state.engine.known(targets, text, chat=chat) for number, text in texts.items()}
+    missing = [number for number, run in found.items() if run is None]
 
-    async def one(which: Wanted) -> PromptRun:
-        if which.run is not None:
-            return await asyncio.to_thread(unpack, records[which.run].data)
-        try:
-            check_unicode(which.text or "")
-            return await engine.read(targets, which.text or "", chat=chat)
-        except (EmptyText, TextTooLong, BadRequest) as error:
-            raise type(error)(f"{which.name}: {error.message}", **error.detail) from None
+    async def one(number: int) -> None:
+        with _named(wanted[number]):
+            found[number] = await state.engine.read(targets, texts[number], chat=chat)
 
-    tasks = [asyncio.create_task(one(which)) for which in wanted]
+    if missing:
+        with state.limits.request(client_of(request)) as spend:  # together they are one request
+            tasks = [asyncio.create_task(one(number)) for number in missing]
+            try:
+                await asyncio.gather(*tasks)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
+                spend(sum(len(run.token_ids) for number in missing if (run := found[number]) is not None))
+    runs = []
+    for number, which in enumerate(wanted):
+        run = found.get(number)
+        runs.append(await asyncio.to_thread(unpack, records[which.run].data) if which.run else run)
+    return [run for run in runs if run is not None]
+
+
+@contextmanager
+def _named(which: Wanted) -> Iterator[None]:
+    """Refusals say which text they mean."""
     try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        yield
+    except (EmptyText, TextTooLong, BadRequest) as error:
+        raise type(error)(f"{which.name}: {error.message}", **error.detail) from None
 
 
 async def keep_all(request: Request, found: Together) -> list[str]:

@@ -1,0 +1,82 @@
+"""Requests to show in the API's schema; a test sends every one of them."""
+
+from typing import Any
+
+DEMO = "smollm2-135m-l9-topk-4096"
+EIFFEL = "The Eiffel Tower stands in the city of"
+CITY = "My favourite city is"
+PLACES = f"{DEMO}/830"  # fires on Paris, Berlin and other places
+
+
+def _named(**bodies: tuple[str, dict[str, Any]]) -> dict[str, Any]:
+    return {name: {"summary": summary, "value": body} for name, (summary, body) in bodies.items()}
+
+
+INSPECT = _named(
+    short=("The strongest features of a text", {"text": f"{EIFFEL} Paris", "sae": DEMO, "top": 5}),
+    kept=(
+        "At one token, with what the subject expects next and a pinned feature; kept under a link",
+        {
+            "text": f"{EIFFEL} Paris", "sae": [DEMO], "token": 10, "sort": "activation", "predict": True,
+            "pin": [PLACES], "keep": True,
+        },
+    ),
+)  # fmt: skip
+GENERATE = _named(
+    whole=(
+        "A feature is added to everywhere",
+        {"text": CITY, "edits": [{"feature": PLACES, "kind": "add", "strength": 1}], "max_new": 20, "seed": 1},
+    ),
+    streamed=(
+        "Token by token, with a feature silenced and another held at half its maximum",
+        {
+            "text": CITY,
+            "edits": [
+                {"feature": PLACES, "kind": "ablate"},
+                {"feature": f"{DEMO}/2934", "kind": "clamp", "strength": 0.5, "positions": "generated"},
+            ],
+            "max_new": 20, "temperature": 0, "stream": True,
+        },
+    ),
+)  # fmt: skip
+EFFECT = _named(
+    added=(
+        "What adding a feature does to the next token",
+        {"text": CITY, "edits": [{"feature": PLACES, "kind": "add", "strength": 1}], "top": 5},
+    ),
+)
+ATTRIBUTE = _named(
+    likeliest=("Why the likeliest next token", {"text": EIFFEL, "sae": DEMO}),
+    pair=(
+        "Why one token rather than another",
+        {"text": EIFFEL, "sae": DEMO, "token": "Paris", "against": "London", "top": 10},
+    ),
+)
+COMPARE = _named(
+    two=(
+        "What differs between two texts, each aligned with the other",
+        {"text": f"{EIFFEL} Paris", "other": "The Colosseum stands in the city of Rome", "sae": DEMO, "top": 5},
+    ),
+    place=(
+        "At one place of the alignment, features that fire on more than 1% of tokens left out",
+        {"text": "Paris is warm", "other": "Paris is cold", "sae": DEMO, "at": 3, "densest": 0.01},
+    ),
+)
+CONTRAST = _named(
+    every=(
+        "What fires on both of these, and not on the third",
+        {"here": ["Paris is in France", "Rome is in Italy"], "there": ["A cat sleeps in the sun"], "sae": DEMO},
+    ),
+)
+HEADS = _named(
+    strongest=(
+        "Where a feature of an SAE on attention outputs fires most: which heads, and which tokens they look at",
+        {"text": f"{EIFFEL} Paris", "feature": "an-sae-on-attention-outputs/3"},
+    ),
+)
+HARVEST = _named(
+    again=(
+        "The demo's SAE once more, over other text",
+        {"sae": DEMO, "corpus": "pkg:brown", "tokens": 100_000},
+    ),
+)
