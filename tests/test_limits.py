@@ -114,6 +114,7 @@ EDITS = [{"feature": f"{SLUG}/3"}]
     ("path", "body", "cost"),
     [
         ("/api/inspect", {"sae": SLUG}, 7),
+        ("/api/inspect/compare", {"sae": SLUG, "other": TEXT + " now"}, 15),
         ("/api/effect", {"edits": EDITS}, 14),
         ("/api/attribute", {"sae": SLUG, "top": 3}, 35),
         ("/api/generate", {"edits": EDITS, "max_new": 20}, 28),
