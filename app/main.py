@@ -27,6 +27,7 @@ from app.settings import Settings
 from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
+from app.web.alike import router as alike
 from app.web.attribution import router as attribution
 from app.web.browse import router as browse
 from app.web.compare import router as compare
@@ -116,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         example_page,
         previews,
         inspection,
+        alike,
         intervention,
         attribution,
         runs,

@@ -7,6 +7,7 @@ from urllib.parse import parse_qs
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
@@ -183,7 +184,7 @@ def shown_as(request: Request, page: c.InspectPage) -> Response:
     return html("inspect.html", request, page=page)
 
 
-def tidy(query: c.InspectState) -> dict[str, Any]:
+def tidy(query: BaseModel) -> dict[str, Any]:
     """The state as a URL writes it: what is not the default, and pins without those that were taken out."""
     given = query.model_dump(exclude_defaults=True)
     return {name: int(value) if isinstance(value, bool) else value for name, value in given.items()}
@@ -239,10 +240,11 @@ def _pinned(saes: list[q.SAERecord], pin: str) -> str:
     return pin
 
 
-async def read_form(request: Request) -> c.InspectQuery:
-    """
+async def read_fields(request: Request) -> dict[str, list[str]]:
+    """A form's fields, without those left empty.
+
     Raises:
-        TextTooLong, BadRequest: the body is too long, or no form of this kind.
+        TextTooLong, BadRequest: the body is too long, or no form.
     """
     body = bytearray()
     async for chunk in request.stream():
@@ -250,15 +252,31 @@ async def read_form(request: Request) -> c.InspectQuery:
         if len(body) > LONGEST_FORM:
             raise TextTooLong(f"The form is longer than {LONGEST_FORM // 1024} KiB.")
     try:
-        fields = parse_qs(body.decode(), keep_blank_values=False, max_num_fields=500)
-        single = {n: v[-1] for n, v in fields.items() if n in c.InspectQuery.model_fields and n not in ("sae", "pin")}
-        taken = set(fields.get("unpin", []))
-        pins = [pin for pin in dict.fromkeys(fields.get("pin", [])) if pin not in taken]
+        return parse_qs(body.decode(), keep_blank_values=False, max_num_fields=500)
+    except ValueError as error:
+        raise unreadable(error) from None
+
+
+def unreadable(error: ValueError) -> BadRequest:
+    """The refusal of a form that does not fit."""
+    first = error.errors()[0] if hasattr(error, "errors") else None
+    told = f"{'.'.join(map(str, first['loc']))} does not fit: {first['msg'].lower()}" if first else "it is no form"
+    return BadRequest(f"The form cannot be read: {told}.")
+
+
+async def read_form(request: Request) -> c.InspectQuery:
+    """
+    Raises:
+        TextTooLong, BadRequest: the body is too long, or no form of this kind.
+    """
+    fields = await read_fields(request)
+    single = {n: v[-1] for n, v in fields.items() if n in c.InspectQuery.model_fields and n not in ("sae", "pin")}
+    taken = set(fields.get("unpin", []))
+    pins = [pin for pin in dict.fromkeys(fields.get("pin", [])) if pin not in taken]
+    try:
         return c.InspectQuery(**single, sae=fields.get("sae", []), pin=pins)
     except ValueError as error:
-        first = error.errors()[0] if hasattr(error, "errors") else None
-        told = f"{'.'.join(map(str, first['loc']))} does not fit: {first['msg'].lower()}" if first else "it is no form"
-        raise BadRequest(f"The form cannot be read: {told}.") from None
+        raise unreadable(error) from None
 
 
 @router.get("/inspect/{run}.json", response_model=c.InspectPage)
