@@ -31,7 +31,7 @@ class Parameters:
     documents: int = 5
     contexts: int = 200_000
     context_width: int = 64
-    context_latents: int = 64
+    context_latents: int = 256
     seed: int = 0
     version: int = 6
 

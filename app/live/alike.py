@@ -69,11 +69,9 @@ def most_alike(postings: Sequence[Posting], asked: Vector, *, top: int, after: i
     if not postings:
         return [], 0
     weights = dict(zip(asked.latent.tolist(), asked.strength / np.linalg.norm(asked.strength), strict=True))
-    context = np.concatenate([posting.contexts for posting in postings])
-    weight = np.concatenate([posting.weights for posting in postings]).astype(np.float64)
-    sizes = [len(posting.contexts) for posting in postings]
-    part = weight * np.repeat([weights[posting.latent] for posting in postings], sizes)
-    similarity = np.bincount(context, part)
+    similarity = np.zeros(1 + max(int(posting.contexts[-1]) for posting in postings))
+    for posting in postings:  # no context is twice in one
+        similarity[posting.contexts] += weights[posting.latent] * posting.weights.astype(np.float64)
     found = int((similarity > 0).sum())
     end = min(after + top, found)
     if end <= after:
@@ -81,13 +79,14 @@ def most_alike(postings: Sequence[Posting], asked: Vector, *, top: int, after: i
     least = -np.partition(-similarity, end - 1)[end - 1]
     among = np.flatnonzero(similarity >= least)
     chosen = among[np.lexsort((among, -similarity[among]))][after:end]
-    shared: dict[int, list[Shared]] = {int(one): [] for one in chosen}
-    number = np.repeat(np.arange(len(sizes)), sizes)
-    begins = np.cumsum(sizes) - sizes
-    for entry in np.flatnonzero(np.isin(context, chosen)).tolist():
-        posting = postings[number[entry]]
-        offset = int(posting.offsets[entry - begins[number[entry]]])
-        shared[int(context[entry])].append(Shared(posting.latent, float(part[entry]), float(weight[entry]), offset))
+    shared: dict[int, list[Shared]] = {context: [] for context in chosen.tolist()}
+    for posting in postings:
+        place = np.searchsorted(posting.contexts, chosen).clip(max=len(posting.contexts) - 1)
+        here = posting.contexts[place] == chosen
+        for context, entry in zip(chosen[here].tolist(), place[here].tolist(), strict=True):
+            weight = float(posting.weights[entry])
+            part = weight * float(weights[posting.latent])
+            shared[context].append(Shared(posting.latent, part, weight, int(posting.offsets[entry])))
     for some in shared.values():
         some.sort(key=lambda one: (-abs(one.part), one.latent))
-    return [Alike(one, float(similarity[one]), shared[one]) for one in shared], found
+    return [Alike(context, float(similarity[context]), some) for context, some in shared.items()], found
