@@ -185,6 +185,15 @@ def test_the_page_and_its_twin_say_the_same_and_ask_little(client):
     assert client.get(back.replace("/contexts", "/contexts.json")).json()["result"]["items"] == shown["items"]
 
 
+@pytest.mark.parametrize("path", ["/contexts", "/inspect"])
+def test_every_token_can_be_called_by_a_name(client, path):
+    page = client.get(path, params={"text": "Paris in 1763", "sae": SLUG}).text
+    buttons = re.findall(r'<button form="state" name="token" value="\d+"([^>]*)>([^<]*)</button>', page)
+    assert len(buttons) >= 3
+    assert any(not shown.strip() for _, shown in buttons)
+    assert all(shown.strip() or 'aria-label="space"' in attributes for attributes, shown in buttons)
+
+
 def test_without_a_text_there_is_a_form_and_its_post_leads_to_an_address(client):
     page = client.get("/contexts")
     assert page.status_code == 200

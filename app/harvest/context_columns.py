@@ -48,7 +48,7 @@ def vectors(contexts: Contexts, stats: LatentStats, most: int) -> Vectors:
         latent = code[entries] // contexts.width
         strength = strength_of(np.abs(value[entries]) / peak[latent], density[latent])
         row = np.repeat(np.arange(len(size[some])), size[some])
-        order = np.lexsort((latent, -strength, row))
+        order = np.argsort(row - strength / 2, kind="stable")  # no strength is above 1, entries come by latent
         rank = np.arange(len(order)) - (np.cumsum(size[some]) - size[some])[row]
         best = np.sort(order[(rank < most) & (strength[order] > 0)])
         row, strength = row[best], strength[best]
