@@ -82,6 +82,11 @@ class BadRequest(SaescopeError):
     status = 422
 
 
+class ContextsMissing(SaescopeError):
+    code = "contexts_missing"
+    status = 409
+
+
 class TextTooLong(SaescopeError):
     code = "text_too_long"
     status = 413

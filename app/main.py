@@ -28,6 +28,7 @@ from app.settings import Settings
 from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
+from app.web.alike import router as alike
 from app.web.attribution import router as attribution
 from app.web.bodies import Bodies
 from app.web.browse import router as browse
@@ -127,6 +128,7 @@ def create_app(settings: Settings) -> FastAPI:
         differences,  # these two before the inspector's, whose runs are named where their pages are
         heads,
         inspection,
+        alike,
         intervention,
         attribution,
         runs,

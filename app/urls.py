@@ -179,6 +179,19 @@ def heads_json(**state: object) -> str:
     return "/inspect/heads.json" + _query(**state)
 
 
+def contexts(**state: object) -> str:
+    """The corpus's contexts most like a text; ``state`` is text (or run), sae, token, to, chat, top and after."""
+    return "/contexts" + _query(**state)
+
+
+def contexts_json(**state: object) -> str:
+    return "/contexts.json" + _query(**state)
+
+
+def api_contexts() -> str:
+    return "/api/inspect/contexts"
+
+
 def intervene(**state: object) -> str:
     """A text without and with latents edited; ``feature``, ``kind`` and ``strength`` are lists of one length."""
     return "/intervene" + _query(**state)

@@ -60,6 +60,8 @@ def save_synthetic(engine: Engine, folder: Path, texts: list[str], n_latents: in
         ),
         _latents(rng, density, vocabulary, parameters, every),
         _examples(np.random.default_rng(n_latents + 1), n_latents, parameters, every),
+        [],
+        [],
     )  # fmt: skip
     return slug
 

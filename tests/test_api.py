@@ -72,6 +72,7 @@ def test_every_body_has_examples_and_all_are_answered_as_documented(documented, 
         ("/api/generate", "text/event-stream"), ("/api/effect", "application/json"),
         ("/api/attribute", "application/json"), ("/api/harvests", "application/json"),
         ("/api/inspect/compare", "application/json"), ("/api/inspect/contrast", "application/json"),
+        ("/api/inspect/contexts", "application/json"),
     }  # fmt: skip
 
 

@@ -84,12 +84,17 @@ def long_text():
 
 def stored(harvester, subject, corpus):
     """The columns that would go to the database; sums, which may differ in their last bit, to six digits."""
+    from app.harvest.context_columns import context_columns, posting_columns, vectors
     from app.harvest.examples import example_columns
     from app.harvest.latents import facts, latent_columns
     from app.store.copying import Raw
 
     out = {}
-    chunks = [latent_columns(harvester, subject), *example_columns(harvester, corpus.lengths())]
+    contexts = vectors(harvester.contexts, harvester.stats, 8)
+    chunks = [
+        latent_columns(harvester, subject), *example_columns(harvester, corpus.lengths()),
+        context_columns(contexts), *posting_columns(contexts),
+    ]  # fmt: skip
     for number, chunk in enumerate(chunks):
         for name, column in chunk.items():
             values = column.data if isinstance(column, Raw) else column.values

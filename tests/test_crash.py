@@ -17,11 +17,13 @@ from tests.families import make
 
 
 def contents(settings):
-    """Every stored latent, example and sequence, in order, without the SAE's number."""
+    """Every stored latent, example, context and sequence, in order, without the SAE's number."""
     engine = sync_engine(database_url(settings))
     queries = {
         "latent": "SELECT * FROM latent ORDER BY index",
         "example": "SELECT * FROM example ORDER BY latent, sign, interval, rank",
+        "context": "SELECT * FROM context ORDER BY id",
+        "posting": "SELECT * FROM posting ORDER BY latent",
         "sequence": "SELECT id, token_ids, document FROM sequence ORDER BY id",
         "harvest": "SELECT parameters, metrics, density_edges, density_counts, tokens, dead FROM harvest",
         "sae": "SELECT slug, revision, reads, config, sha256 FROM sae",

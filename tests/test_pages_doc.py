@@ -5,6 +5,7 @@ import typing
 
 from pydantic import BaseModel
 
+from app.web.alike_contexts import AlikePage
 from app.web.browse_contexts import LatentPage
 from app.web.compare_contexts import ComparePage
 from app.web.contexts import FeaturePage, HomePage, SAEPage
@@ -16,7 +17,7 @@ from app.web.rendering import ROOT
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
-    HeadsPage,
+    HeadsPage, AlikePage,
 )  # fmt: skip
 
 

@@ -85,7 +85,7 @@ def test_a_revision_goes_and_the_last_one_takes_the_files_and_the_corpus(databas
     out, err, status = command("remove", f"mine@{old}", "--yes")
     assert (out, status) == (f"Removed mine@{old}.\n", 0)
     assert f"This removes, for good: mine@{old} (test text, " in err
-    assert len(partitions(database)) == before - 2
+    assert len(partitions(database)) == before - 4
     assert (count(database, t.corpus), folders(own, "mine")) == (2, 1)
     with TestClient(create_app(own)) as client:
         assert client.get(f"/saes/mine@{old}.json").status_code == 404
@@ -93,7 +93,7 @@ def test_a_revision_goes_and_the_last_one_takes_the_files_and_the_corpus(databas
         told = client.get(f"/harvests/{run}.json").json()["saes"][0]
         assert (told["url"], told["gone"]) == (None, "removed")
     assert command("remove", "mine", "--yes")[0] == f"Removed mine@{new}.\n"
-    assert len(partitions(database)) == before - 4
+    assert len(partitions(database)) == before - 8
     assert (count(database, t.corpus), folders(own, "mine"), folders(own, "other")) == (1, 0, 1)
     assert count(database, t.sequence) == 2
     with database.connect() as connection:

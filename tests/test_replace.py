@@ -34,7 +34,7 @@ def partitions(engine):
     query = "SELECT inhrelid::regclass::text FROM pg_inherits JOIN pg_class ON oid = inhparent WHERE relkind = 'p'"
     with engine.connect() as connection:
         names = connection.execute(text(query)).scalars().all()
-        return sorted(name for name in names if name.startswith(("latent_", "example_")))
+        return sorted(name for name in names if name.startswith(("latent_", "example_", "context_", "posting_")))
 
 
 def test_readers_see_one_revision_or_the_other_and_never_neither(database, own, harvested, tiny, sequences):
@@ -66,7 +66,7 @@ def test_readers_see_one_revision_or_the_other_and_never_neither(database, own, 
         assert revisions <= {first, *made}
         assert client.get(f"/saes/{slug}@{first}").status_code == 404
         assert client.get(f"/saes/{slug}@{made[-1]}").status_code == 200
-    assert len(partitions(database)) == 2
+    assert len(partitions(database)) == 4
 
 
 def test_a_page_that_was_being_read_is_waited_for(database, own, harvested, tiny, sequences):
@@ -121,4 +121,4 @@ def test_what_a_killed_replacement_left_is_swept(database, own, harvested, tiny,
     with database.begin() as connection:  # as far as drop_older had come
         connection.execute(text("DELETE FROM sae WHERE slug = 'swept'"))
     sweep(database)
-    assert len(partitions(database)) == len(before) - 2
+    assert len(partitions(database)) == len(before) - 4

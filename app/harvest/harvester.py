@@ -7,6 +7,7 @@ from torch import Tensor
 
 from app.harvest.batches import Batch
 from app.harvest.coactivation import coactivation
+from app.harvest.contexts import Contexts
 from app.harvest.documents import Documents
 from app.harvest.parameters import Parameters
 from app.harvest.peaks import find_peaks
@@ -60,6 +61,7 @@ class Harvester:
         self.tokens = TokenPairs(n, vocabulary, device=device)
         self.documents = Documents(n, parameters.documents, device)
         self.together = coactivation(n, l0, seed, device)
+        self.contexts = Contexts(n, parameters.context_width, longest, parameters.contexts, seed, device)
         self.top = {sign: TopContexts(n, parameters.top, self.pool, device) for sign in self.signs}
         self.samples = {sign: IntervalSamples(n, kept, self.pool, seed, device) for sign in self.signs}
 
@@ -81,6 +83,8 @@ class Harvester:
             self.together.update(batch)
         with stage("quiet contexts"):
             self.quiet.update(batch)
+        with stage("contexts"):
+            self.contexts.update(batch)
         for sign in self.signs:
             with stage("peaks"):
                 peaks = find_peaks(batch, self.n_latents, sign)
@@ -118,6 +122,7 @@ class Harvester:
     def finish(self) -> None:
         """No more batches will come."""
         self.documents.finish()
+        self.contexts.settle()
 
     def _parts(self) -> dict[str, Any]:
         """The accumulators by name; the pool is theirs."""
@@ -129,6 +134,7 @@ class Harvester:
             "tokens": self.tokens,
             "documents": self.documents,
             "together": self.together,
+            "contexts": self.contexts,
         }
         signed = {f"{name} {sign}": table[sign] for sign in self.signs for name, table in
                   (("top", self.top), ("samples", self.samples))}  # fmt: skip

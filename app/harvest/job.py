@@ -15,6 +15,7 @@ from app.corpus.sequences import Corpus, Sequence
 from app.corpus.sources import Skipped
 from app.errors import CorpusUnavailable, InvalidSAE
 from app.harvest.artefact import artefact, kept
+from app.harvest.context_columns import context_columns, posting_columns, vectors
 from app.harvest.examples import example_columns
 from app.harvest.harvester import Harvester
 from app.harvest.latents import density_histogram, facts, latent_columns
@@ -276,6 +277,7 @@ def _save(
     metrics = harvester.reconstruction.result() | recovered(subject, sae, corpus, job.parameters.recovery_sequences)
     doing("finding neighbours, promoted tokens and labels")
     columns = latent_columns(harvester, subject)
+    found = vectors(harvester.contexts, harvester.stats, job.parameters.context_latents)
     doing("copying into the database")
     with kept(ready.artefact, home / "saes" / f"{job.slug}-{ready.weights[:10]}") as stored:
         save_harvest(
@@ -314,6 +316,8 @@ def _save(
             ),
             iter([columns]),
             example_columns(harvester, lengths),
+            [context_columns(found)],
+            posting_columns(found),
         )
 
 

@@ -180,6 +180,7 @@ def facts(harvester: Harvester) -> dict[str, Any]:
         "coactivation_exact": harvester.together.exact,
         "coactivation_positions": harvester.together.positions,
         "token_counts_exact": not bool(harvester.tokens.lost.any()),
+        "contexts": {"kept": len(harvester.contexts.held.context), "seen": harvester.contexts.seen},
     }
 
 

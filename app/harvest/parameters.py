@@ -12,6 +12,7 @@ class Parameters:
     sequence, the loss recovered on ``recovery_sequences`` sequences. ``quiet`` contexts a latent does not fire in,
     random and near, are drawn from ``quiet_windows`` windows. ``tokens``, ``partners`` and ``documents`` are how many
     top tokens, co-active latents and documents a latent keeps; a token must occur ``token_least`` times to be one.
+    At most ``contexts`` contexts of ``context_width`` tokens are kept, with the ``context_latents`` strongest latents.
     """
 
     top: int = 20
@@ -28,8 +29,11 @@ class Parameters:
     token_least: int = 5
     partners: int = 10
     documents: int = 5
+    contexts: int = 200_000
+    context_width: int = 64
+    context_latents: int = 256
     seed: int = 0
-    version: int = 5
+    version: int = 6
 
 
 def parameters_json(parameters: Parameters) -> dict[str, Any]:

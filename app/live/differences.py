@@ -7,7 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 from app.live.prompt import Reading
-from app.live.ranking import Scale, strength_of
+from app.live.ranking import Scale
+from app.strength import strength_of
 
 Indices = npt.NDArray[np.int64]
 

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from app.live.prompt import Reading
+from app.strength import strength_of
 
 By = Literal["strength", "activation", "count", "first"]
 
@@ -33,13 +34,6 @@ class Ranked:
     count: int
     first: int
     activations: list[tuple[int, float]]
-
-
-def strength_of(share: npt.NDArray[np.float64], density: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """share x min(1, -log10(density) / 4): a latent that fires everywhere says little about any prompt."""
-    rarity = -np.log10(np.maximum(density.astype(np.float64), 1e-12)) / 4
-    weighted: npt.NDArray[np.float64] = share * np.clip(rarity, 0, 1)
-    return weighted
 
 
 def active(reading: Reading, token: int | None = None) -> npt.NDArray[np.int32]:

@@ -88,6 +88,8 @@ _EXAMPLE_TYPES = {
     "sae_id": "int4", "latent": "int4", "sign": "int2", "interval": "int2", "rank": "int2", "sequence_id": "int4",
     "position": "int4", "start": "int4", "activation": "float4", "offsets": "int2[]", "shares": "bytea",
 }  # fmt: skip
+_CONTEXT_TYPES = {"sae_id": "int4", "id": "int4", "sequence_id": "int4", "start": "int4", "norm": "float4"}
+_POSTING_TYPES = {"sae_id": "int4", "latent": "int4", "contexts": "bytea", "weights": "bytea", "offsets": "bytea"}
 
 
 @contextmanager
@@ -119,10 +121,13 @@ def save_harvest(
     harvest: HarvestRow,
     latents: Chunks,
     examples: Chunks,
+    contexts: Chunks,
+    postings: Chunks,
 ) -> int:
     """Write everything in one transaction and return the new sae id; on any failure nothing of it is there.
 
-    latents and examples are columns of their tables without sae_id, some rows at a time, in order of the primary key.
+    latents, examples, contexts and postings are columns of their tables without sae_id, some rows at a time, in order
+    of the primary key.
 
     A revision that is there already (the same weights, subject, corpus and parameters) is replaced.
     """
@@ -138,7 +143,12 @@ def save_harvest(
             ).scalar_one()
         )
         connection.execute(insert(t.harvest).values(sae_id=sae_id, corpus_id=corpus_id, **plain(vars(harvest))))
-        for table, types, chunks in ((t.latent, _LATENT_TYPES, latents), (t.example, _EXAMPLE_TYPES, examples)):
+        for table, types, chunks in (
+            (t.latent, _LATENT_TYPES, latents),
+            (t.example, _EXAMPLE_TYPES, examples),
+            (t.context, _CONTEXT_TYPES, contexts),
+            (t.posting, _POSTING_TYPES, postings),
+        ):
             _fill_partition(connection, table.name, sae_id, types, chunks)
         return sae_id
 
@@ -229,7 +239,7 @@ def _drop_revision(connection: Connection, slug: str, revision: str) -> None:
 
 def _fill_partition(connection: Connection, table: str, sae_id: int, types: dict[str, str], chunks: Chunks) -> None:
     partition = f"{table}_{sae_id}"
-    connection.execute(text(f"CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS)"))
+    connection.execute(text(f"CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE)"))
     whole = ({"sae_id": Fixed(np.full(_rows(chunk), sae_id)), **chunk} for chunk in chunks)
     copy_in(connection, sql.Identifier(partition), types, whole)
     # The check spares ATTACH its scan of the rows.

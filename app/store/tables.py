@@ -1,6 +1,7 @@
 """The tables, as SQLAlchemy sees them. migrations/ makes them; a test keeps the two in step.
 
-``sae`` has one row a harvest: (slug, revision). Its id is the LIST partition key of ``latent`` and ``example``.
+``sae`` has one row a harvest: (slug, revision). Its id is the LIST partition key of ``latent``, ``example``,
+``context`` and ``posting``.
 """
 
 from sqlalchemy import (
@@ -169,7 +170,30 @@ example = Table(
     postgresql_partition_by="LIST (sae_id)",
 )
 
-PARTITIONED = (latent, example)
+context = Table(
+    "context",
+    metadata,
+    Column("sae_id", Integer, primary_key=True, autoincrement=False),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("sequence_id", Integer, nullable=False),
+    Column("start", Integer, nullable=False),
+    Column("norm", REAL, nullable=False),
+    postgresql_partition_by="LIST (sae_id)",
+)
+
+# A latent and the contexts it is strong in: int32 ids (ascending), fp16 weights and uint8 offsets, little-endian.
+posting = Table(
+    "posting",
+    metadata,
+    Column("sae_id", Integer, primary_key=True, autoincrement=False),
+    Column("latent", Integer, primary_key=True, autoincrement=False),
+    Column("contexts", LargeBinary, nullable=False),
+    Column("weights", LargeBinary, nullable=False),
+    Column("offsets", LargeBinary, nullable=False),
+    postgresql_partition_by="LIST (sae_id)",
+)
+
+PARTITIONED = (latent, example, context, posting)
 
 TOP = 10  # the interval code of top contexts; 0 to 9 are the tenths of the activation range
 RANDOM, NEAR = 11, 12  # contexts in which the latent does not fire

@@ -68,6 +68,12 @@ CONTRAST = _named(
         {"here": ["Paris is in France", "Rome is in Italy"], "there": ["A cat sleeps in the sun"], "sae": DEMO},
     ),
 )
+CONTEXTS = _named(
+    token=(
+        "Where in the corpus the same features fire as on this text's last token",
+        {"text": "The treaty was signed in Paris", "sae": DEMO, "token": 6, "top": 5},
+    ),
+)
 HEADS = _named(
     strongest=(
         "Where a feature of an SAE on attention outputs fires most: which heads, and which tokens they look at",
