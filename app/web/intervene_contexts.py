@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from app.live.edits import MAX_EDITS, Kind
+from app.live.edit import MAX_EDITS, Kind
 
 MOST_NEW = 512
 

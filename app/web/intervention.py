@@ -2,8 +2,8 @@
 
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
-from typing import Annotated, Any, NamedTuple, get_args
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Annotated, NamedTuple, TypeVar, get_args
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, Response, StreamingResponse
@@ -11,12 +11,9 @@ from pydantic import ValidationError
 
 from app import urls
 from app.errors import BadRequest, SaescopeError
-from app.live.edits import Edit, Kind
-from app.live.effect import Effect, effect
-from app.live.forward import Probe
-from app.live.generate import Step, generate
+from app.live.edit import Edit, Kind
+from app.live.jobs import EffectJob, GenerateJob, Job, Shift
 from app.store import queries as q
-from app.subject.load import Subject
 from app.subject.tokens import Vocabulary
 from app.web import intervene_contexts as c
 from app.web.gone import while_there
@@ -24,6 +21,7 @@ from app.web.inspection import check_unicode, chosen
 from app.web.routes import html, json_of, state_of
 from app.web.state import target
 
+A = TypeVar("A")
 router = APIRouter()
 
 
@@ -79,50 +77,35 @@ def _feature(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-async def run_in_engine(request: Request, saes: Sequence[q.SAERecord], work: Any) -> Any:
-    """What ``work(subject, probes)`` returns, from the engine's thread."""
+async def first_of(request: Request, saes: Sequence[q.SAERecord], job: Job[A]) -> A:
+    """The answer of a job that gives one."""
 
-    def steps(subject: Subject, probes: list[Probe]) -> Iterator[Any]:
-        yield work(subject, probes)
-
-    async def first() -> Any:
-        stream = stream_of(request, saes, steps)
+    async def first() -> A:
+        answers = answers_of(request, saes, job)
         try:
-            return await anext(stream)
+            return await anext(answers)
         finally:
-            await stream.aclose()
+            await answers.aclose()
 
     return await while_there(request, first())
 
 
-def stream_of(request: Request, saes: Sequence[q.SAERecord], steps: Any) -> AsyncGenerator[Any, None]:
+def answers_of(request: Request, saes: Sequence[q.SAERecord], job: Job[A]) -> AsyncGenerator[A, None]:
     state = state_of(request)
-    return state.engine.stream([target(sae, state.settings.home) for sae in saes], steps)
-
-
-def ids_of(request: Request, subject: Subject, text: str, *, chat: bool) -> list[int]:
-    return state_of(request).engine.tokens(subject, text, chat=chat, reply=True)
+    return state.engine.run([target(sae, state.settings.home) for sae in saes], job)
 
 
 async def run_effect(request: Request, body: c.EffectBody, given: Prepared) -> c.EffectResult:
     check_unicode(body.text)
 
-    def work(subject: Subject, probes: list[Probe]) -> tuple[list[str], Effect]:
-        ids = ids_of(request, subject, body.text, chat=body.chat)
-        found = effect(
-            subject.model, [probe.sae for probe in probes], given.edits, ids, special_ids=subject.special_ids,
-            position=body.position, top=body.top, by=body.by,
-        )  # fmt: skip
-        return subject.vocabulary.pieces(ids), found
-
-    pieces, found = await run_in_engine(request, given.saes, work)
+    job = EffectJob(body.text, body.chat, given.edits, body.position, body.top, body.by)
+    found = await first_of(request, given.saes, job)
     vocabulary = await state_of(request).vocabulary(given.saes[0])
-    change = (found.edited_loss - found.clean_loss).tolist()
     return c.EffectResult(
-        tokens=pieces,
+        tokens=found.tokens,
         position=found.position,
-        kl=[_finite(x) for x in found.kl.tolist()],
-        loss_change=[None, *map(_finite, change)],
+        kl=[_finite(x) for x in found.kl],
+        loss_change=[None, *map(_finite, found.loss_change)],
         mean_loss_change=found.mean_loss_change,
         raised=[_shift(s, vocabulary) for s in found.raised],
         lowered=[_shift(s, vocabulary) for s in found.lowered],
@@ -133,7 +116,7 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _shift(shift: Any, vocabulary: Vocabulary) -> c.Shift:
+def _shift(shift: Shift, vocabulary: Vocabulary) -> c.Shift:
     return c.Shift(
         token=vocabulary.text(shift.token), token_id=shift.token, clean_logit=shift.clean_logit,
         edited_logit=shift.edited_logit, clean_probability=shift.clean_probability,
@@ -146,18 +129,12 @@ async def steps_of(request: Request, body: c.GenerateBody, given: Prepared) -> A
     check_unicode(body.text)
     vocabulary = await state_of(request).vocabulary(given.saes[0])
 
-    def steps(subject: Subject, probes: list[Probe]) -> Iterator[Step]:
-        ids = ids_of(request, subject, body.text, chat=body.chat)
-        ends = subject.tokenizer.eos_token_id
-        yield from generate(
-            subject.model, [probe.sae for probe in probes], given.edits, ids, special_ids=subject.special_ids,
-            eos_ids=[] if ends is None else [int(ends)], max_new=body.max_new, temperature=body.temperature,
-            top_p=body.top_p, seed=body.seed,
-        )  # fmt: skip
-
+    job = GenerateJob(
+        body.text, body.chat, given.edits, body.max_new, body.temperature, body.top_p, body.seed
+    )  # fmt: skip
     sides: tuple[list[int], list[int]] = ([], [])
     shown = ["", ""]
-    async for step in stream_of(request, given.saes, steps):
+    async for step in answers_of(request, given.saes, job):
         tokens: list[c.GeneratedToken | None] = []
         for side, (token, logprob) in enumerate(
             ((step.baseline, step.baseline_logprob), (step.edited, step.edited_logprob))

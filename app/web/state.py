@@ -9,14 +9,14 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.jobs import Harvests
-from app.live.engine import Engine
+from app.live.inference import Inference
 from app.live.prompt import Target
 from app.live.ranking import Scale
 from app.settings import Settings
 from app.store import tables as t
 from app.store.queries import SAERecord
-from app.subject.load import load_vocabulary
 from app.subject.tokens import Vocabulary
+from app.subject.vocabulary import vocabulary_beside, vocabulary_here
 from app.web.matches import Matches
 from app.web.scores import Scores
 
@@ -25,7 +25,7 @@ from app.web.scores import Scores
 class State:
     settings: Settings
     database: AsyncEngine
-    engine: Engine
+    engine: Inference
     harvests: Harvests
     hardware: str
     scores: Scores = field(default_factory=Scores)
@@ -36,9 +36,8 @@ class State:
 
     async def vocabulary(self, sae: SAERecord) -> Vocabulary:
         if sae.subject_path not in self._vocabularies:
-            self._vocabularies[sae.subject_path] = await asyncio.to_thread(
-                load_vocabulary, self.settings.home / sae.subject_path
-            )
+            load = vocabulary_beside if self.settings.infer_urls else vocabulary_here
+            self._vocabularies[sae.subject_path] = await asyncio.to_thread(load, self.settings.home / sae.subject_path)
         return self._vocabularies[sae.subject_path]
 
     async def scale(self, connection: AsyncConnection, sae: SAERecord) -> Scale:
@@ -53,4 +52,4 @@ class State:
 
 def target(sae: SAERecord, home: Path) -> Target:
     """Paths inside the home are stored relative to it, so that a home can be moved."""
-    return Target(sae.revision, sae.subject, home / sae.subject_path, home / sae.path, sae.subject_sha256)
+    return Target(sae.revision, sae.subject, home / sae.subject_path, home / sae.path, sae.subject_sha256, sae.sha256)
