@@ -62,7 +62,7 @@ class Services:
         self._home = home
         self._cache = Cache(cache_bytes)
         self._http = httpx2.AsyncClient(
-            headers={"authorization": f"Bearer {token}"} if token else {},
+            headers={b"authorization": f"Bearer {token}".encode()} if token else {},
             # How long it may take is for ``_patiently`` to say. The server keeps idle connections for longer than we.
             timeout=httpx2.Timeout(None, connect=CONNECT_S),
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=20, keepalive_expiry=2.0),
@@ -114,7 +114,17 @@ class Services:
                     raise refusals[service] from None
 
     async def warm(self, target: Target) -> None:
-        await self.read([target], "warm")
+        """Every service; those that are away or full are left out."""
+        body = wire.written(wire.ReadAsk(self._places([target]), "warm", False, False))
+
+        async def one(service: _Service) -> None:
+            try:
+                with service.working():
+                    await self._read(service, body)
+            except _ELSEWHERE as error:
+                _noted(service, error)
+
+        await asyncio.gather(*map(one, self._services))
 
     async def close(self) -> None:
         await self._http.aclose()
@@ -204,8 +214,10 @@ def _noted(service: _Service, error: Exception) -> SaescopeError:
     """What its reader is told if no other service answers. Addresses are for the log alone."""
     if isinstance(error, EngineBusy):
         return error
-    service.away_until = time.monotonic() + AWAY_S
-    _log.warning("the inference service at %s: %s", httpx2.URL(service.url).copy_with(userinfo=None), error)
+    now = time.monotonic()
+    if service.away_until < now:
+        _log.warning("the inference service at %s: %s", httpx2.URL(service.url).copy_with(userinfo=b""), error)
+    service.away_until = now + AWAY_S
     if isinstance(error, EngineStopped):
         return error
     if isinstance(error, TokenWrong):

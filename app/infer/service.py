@@ -2,6 +2,7 @@
 
 import contextlib
 import hmac
+import os
 from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +81,7 @@ class _Asks:
     async def readyz(self, request: Request) -> Response:
         if not self._engine.running:
             raise EngineStopped("The service is being stopped; try again in a moment.")
-        return JSONResponse({"status": "ready", "pending": self._engine.pending})
+        return JSONResponse({"status": "ready", "pending": self._engine.pending, "process": os.getpid()})
 
     async def read(self, request: Request) -> Response:
         ask = wire.asked(wire.ReadAsk, await self._body(request))
@@ -119,7 +120,7 @@ class _Asks:
         Raises:
             TokenWrong, BadRequest, TextTooLong: it is not let in, is no JSON, or too long.
         """
-        given = request.headers.get("authorization", "").encode()
+        given = request.headers.get("authorization", "").encode("latin-1")  # its bytes as they came
         if self._token is not None and not hmac.compare_digest(given, f"Bearer {self._token}".encode()):
             raise TokenWrong("The token is not this service's; SAESCOPE_INFER_TOKEN must be the same on both sides.")
         if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
