@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +37,10 @@ class State:
 
     async def vocabulary(self, sae: SAERecord) -> Vocabulary:
         if sae.subject_path not in self._vocabularies:
-            load = vocabulary_beside if self.settings.infer_urls else vocabulary_here
-            self._vocabularies[sae.subject_path] = await asyncio.to_thread(load, self.settings.home / sae.subject_path)
+            home, path = self.settings.home, self.settings.home / sae.subject_path
+            beside = partial(vocabulary_beside, memory=home / "vocabularies")
+            load = beside if self.settings.infer_urls else vocabulary_here
+            self._vocabularies[sae.subject_path] = await asyncio.to_thread(load, path)
         return self._vocabularies[sae.subject_path]
 
     async def scale(self, connection: AsyncConnection, sae: SAERecord) -> Scale:
