@@ -22,7 +22,8 @@ def infer(
     replicas: Annotated[int | None, typer.Option(min=1, help="With --ray: how many (default 1).")] = None,
 ) -> None:
     """Run the model for web servers whose SAESCOPE_INFER_URL names this service."""
-    settings = load_settings(home=home, host=host, port=port)
+    # The names are those of the site; beyond this machine it is the token that keeps others out.
+    settings = load_settings(home=home, host=host, port=port, allowed_hosts="")
     if replicas is not None and ray is None:
         raise BadRequest("--replicas goes with --ray; without it, start the command once for each.")
     check_secret(settings)

@@ -346,7 +346,7 @@ def test_being_stopped_lets_what_is_under_way_end(strict, settings, aim):
         await services.close()
 
     asyncio.run(ask())
-    assert strict.end() == 143
+    assert strict.process.wait(timeout=60) == 143
     assert "Traceback" not in strict.log.read_text()
 
 
