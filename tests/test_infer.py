@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -152,10 +153,19 @@ def test_a_web_server_that_asks_elsewhere_has_no_torch_in_it(service, web):
     assert "libtorch" not in Path(f"/proc/{web.pid}/maps").read_text()
 
 
+@contextmanager
+def killed_at_the_end(process):
+    try:
+        yield
+    finally:
+        process.kill()
+
+
 def test_one_that_is_killed_at_work_is_one_sentence_until_it_is_back(harvested, settings, tiny_folder, tmp_path):
     arguments, given = infer(settings, tiny_folder, tmp_path)
     process = Process(*arguments, **given)
-    with TestClient(create_app(settings.model_copy(update={"infer_url": process.url}))) as client:
+    site = create_app(settings.model_copy(update={"infer_url": process.url}))
+    with killed_at_the_end(process), TestClient(site) as client:
         body = {"text": TEXT, "sae": SLUG}
         kept = client.post("/api/inspect", json={**body, "keep": True}).json()["run"]
         process.process.send_signal(signal.SIGSTOP)
@@ -238,7 +248,8 @@ def test_one_of_two_that_hangs_or_is_killed_is_noticed_by_nobody(
         for made in (services, lone, both):
             await made.close()
 
-    asyncio.run(ask())
+    with killed_at_the_end(other):
+        asyncio.run(ask())
 
 
 def short():
