@@ -3,7 +3,6 @@
 import gc
 import os
 import signal
-import socket
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -12,14 +11,14 @@ import typer
 
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
+from app.cli_infer import infer
 from app.cli_progress import watching
 from app.cli_saes import formats, import_sae, remove
-from app.errors import BadRequest, PortInUse, SaescopeError
+from app.cli_server import check_port, run_app
+from app.errors import BadRequest, SaescopeError
 from app.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from types import FrameType
-
     from sqlalchemy import Engine
 
 app = typer.Typer(
@@ -35,6 +34,7 @@ app.command()(formats)
 app.command()(remove)
 app.command()(harvests)
 app.command()(harvest)
+app.command()(infer)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
 Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]
@@ -163,20 +163,6 @@ def say(line: str) -> None:
     typer.echo(f"{line} ...", err=True)
 
 
-def check_port(settings: Settings) -> None:
-    """Refuse early, before minutes of work, if the port is taken."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            raise PortInUse(
-                f"Port {settings.port} on {settings.host} cannot be used ({error.strerror}); "
-                "choose another with --port.",
-                port=settings.port,
-            ) from None
-
-
 def settle() -> None:
     """Leave what is loaded by now, and stays, out of the garbage collector's rounds: over all of it one takes a quarter
     of a second, in which nobody is answered."""
@@ -186,8 +172,6 @@ def settle() -> None:
 
 
 def run_server(settings: Settings) -> None:
-    import uvicorn
-
     from app.main import create_app
     from app.store.engine import database_url, sync_engine
     from app.store.migrate import migrate
@@ -197,30 +181,11 @@ def run_server(settings: Settings) -> None:
     engine = sync_engine(url)
     migrate(engine)
     engine.dispose()
-    # The server raises the signal again when it has ended; this way the embedded database is stopped as well.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-
-    class Server(uvicorn.Server):
-        """Says when it can be reached, and when it is told to stop."""
-
-        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                site.state.warming.add_done_callback(lambda _: settle())
-                where = f"http://{settings.host}:{settings.port}"
-                typer.echo(f"saescope is at {where}  (Ctrl-C stops it)", err=True)
-
-        def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
-            if not self.should_exit:
-                typer.echo("\nStopping ...", err=True)
-            super().handle_exit(sig, frame)
-
     site = create_app(settings)
-    config = uvicorn.Config(
-        site, host=settings.host, port=settings.port, log_level=settings.log_level,
+    run_app(
+        site, settings, "saescope", ready=lambda: site.state.warming.add_done_callback(lambda _: settle()),
         proxy_headers=False,  # the app takes the word of the proxies that are set alone
     )  # fmt: skip
-    Server(config).run()
 
 
 def check_arguments(arguments: list[str]) -> None:

@@ -1,6 +1,7 @@
-"""Disks that are full, files that may not be larger, folders that cannot be written."""
+"""Disks that are full, files that may not be larger, folders that cannot be written; what a folder holds."""
 
 import errno
+import hashlib
 import os
 import re
 from collections.abc import Iterator
@@ -47,3 +48,13 @@ def _number(error: BaseException) -> int | None:
         if one is not None and (found := _NUMBER.search(str(one))):
             return int(found[1] or found[2])
     return None
+
+
+def sha256_of(folder: Path) -> str:
+    """Over the contents of its files, one after another in the order of their names."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.iterdir()):
+        with file.open("rb") as stream:
+            while chunk := stream.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -212,6 +212,21 @@ class EngineStopped(SaescopeError):
     status = 503
 
 
+class EngineUnavailable(SaescopeError):
+    code = "engine_unavailable"
+    status = 503
+
+
+class TokenWrong(SaescopeError):
+    code = "token_wrong"
+    status = 401
+
+
+class PathRefused(SaescopeError):
+    code = "path_refused"
+    status = 403
+
+
 class CrossSite(SaescopeError):
     code = "cross_site"
     status = 403

@@ -19,11 +19,8 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from app import __version__, urls
 from app.errors import BadRequest, SaescopeError
-from app.harvest.job import in_dtype, read_sae
-from app.harvest.subjects import HASHES
 from app.jobs import Harvests
-from app.live.engine import Engine
-from app.live.residents import Residents
+from app.live.inference import Inference
 from app.settings import Settings
 from app.store import queries
 from app.store.engine import async_engine, database_url, explain, sync_engine
@@ -67,24 +64,10 @@ def create_app(settings: Settings) -> FastAPI:
         sync = sync_engine(url)
         await asyncio.to_thread(migrate, sync)
         sync.dispose()
-        residents = Residents(
-            lambda path: in_dtype(read_sae(path), settings.sae_dtype),
-            dtype=settings.dtype,
-            device=settings.device,
-            budget=None if settings.engine_gb is None else int(settings.engine_gb * 1e9),
-            hashes=settings.home / HASHES,
-        )
-        engine = Engine(
-            residents,
-            max_tokens=settings.max_prompt_tokens,
-            max_chars=settings.max_prompt_chars,
-            batch_tokens=settings.batch_tokens,
-            waiting=settings.engine_waiting,
-        )
-        engine.start()
+        engine = _engine(settings)
         database = async_engine(url)
         harvests = Harvests(settings, url, database)
-        state = State(settings, database, engine, harvests, _hardware(), Limits.of(settings))
+        state = State(settings, database, engine, harvests, _hardware(settings), Limits.of(settings))
         app.state.saescope = state
         app.state.warming = warming = asyncio.create_task(_warm(state))
         if settings.worker:
@@ -95,7 +78,7 @@ def create_app(settings: Settings) -> FastAPI:
             warming.cancel()
             await asyncio.gather(warming, return_exceptions=True)  # it may hold a connection
             await harvests.close()
-            await asyncio.to_thread(engine.stop)
+            await engine.close()
             await database.dispose()
 
     app = FastAPI(
@@ -224,7 +207,22 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     return response
 
 
-def _hardware() -> str:
+def _engine(settings: Settings) -> Inference:
+    if settings.infer_urls:
+        from app.infer.client import Services
+
+        return Services.of(settings)
+    from app.infer.local import local_engine  # torch comes with it
+
+    engine = local_engine(settings)
+    engine.start()
+    return engine
+
+
+def _hardware(settings: Settings) -> str:
+    if settings.infer_urls:
+        services = len(settings.infer_urls)
+        return "an inference service" if services == 1 else f"{services} inference services"
     import torch
 
     if torch.cuda.is_available():

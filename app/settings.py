@@ -1,11 +1,12 @@
 """Every setting, typed. Each can be given in the environment with the prefix ``SAESCOPE_``."""
 
 import os
+import re
 from pathlib import Path
 from typing import Literal
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from app.errors import InvalidSetting
@@ -54,6 +55,15 @@ class Settings(BaseSettings):
     engine_waiting: int = Field(
         default=256, ge=1, description="Prompts that may wait for the model; more are refused with 503 at once"
     )
+    infer_url: str = Field(
+        default="", description="Inference services to ask, separated by commas; unset is an engine in the web server"
+    )
+    infer_token: str | None = Field(
+        default=None, repr=False, description="The secret that the web server and its inference services share"
+    )
+    infer_folders: str = Field(
+        default="", description="More folders an inference service reads from, separated by commas, beside its home"
+    )
     max_prompt_tokens: int = Field(
         default=4096, ge=2, description="Longest text /inspect takes, in tokens; the subject's own limit holds as well"
     )
@@ -80,6 +90,22 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="warning", description="How much the web server logs"
     )
+
+    @property
+    def infer_urls(self) -> list[str]:
+        return [url.strip().rstrip("/") for url in self.infer_url.split(",") if url.strip()]
+
+    @property
+    def infer_folder_list(self) -> list[Path]:
+        return [Path(folder.strip()).expanduser() for folder in self.infer_folders.split(",") if folder.strip()]
+
+    @field_validator("infer_url")
+    @classmethod
+    def _addresses(cls, given: str) -> str:
+        for url in filter(None, map(str.strip, given.split(","))):
+            if not re.fullmatch(r"https?://[^\s/?#]+(/[^\s?#]*)?", url):
+                raise ValueError("an inference service is http://HOST:PORT")
+        return given
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -1,13 +1,12 @@
 """The SAE's own files: in normal form in a folder of the home while it is harvested, and for good once it is saved."""
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from app.corpus.scratch import scratch
-from app.disk import room
+from app.disk import room, sha256_of
 from app.sae.base import SAE
 from app.sae.formats import save
 
@@ -18,7 +17,7 @@ def artefact(sae: SAE, home: Path) -> Iterator[tuple[Path, str]]:
     with scratch(home / "work", "sae") as folder:
         with room(folder, "A copy of the SAE"):
             save(folder, sae)
-        yield folder, _sha256(*sorted(folder.iterdir()))
+        yield folder, sha256_of(folder)
 
 
 @contextmanager
@@ -40,12 +39,3 @@ def kept(folder: Path, to: Path) -> Iterator[Path]:
         if fresh:
             shutil.rmtree(to, ignore_errors=True)
         raise
-
-
-def _sha256(*files: Path) -> str:
-    digest = hashlib.sha256()
-    for file in files:
-        with file.open("rb") as stream:
-            while chunk := stream.read(1 << 20):
-                digest.update(chunk)
-    return digest.hexdigest()

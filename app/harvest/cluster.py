@@ -131,7 +131,7 @@ def cluster(address: str) -> Callable[..., Harvested]:
             subject.path.absolute(), subject.name, dtype, [sae.to("cpu") for sae in saes], parameters, context, l0,
             reader.names,
         )  # fmt: skip
-        with _connected(address) as ray, Interrupt() as stop:
+        with connected(address) as ray, Interrupt() as stop:
             tree = Tree(ray, work, subject.n_tokens)
             size = _shard_tokens(parameters.batch_tokens, total, tree.workers)
             started = saved = time.perf_counter()
@@ -242,7 +242,12 @@ def _cause(error: Any) -> BaseException:
 
 
 @contextlib.contextmanager
-def _connected(address: str) -> Iterator[Any]:
+def connected(address: str) -> Iterator[Any]:
+    """Ray, in the cluster at ``address``.
+
+    Raises:
+        BadRequest: Ray is not installed, or there is no cluster.
+    """
     try:
         import ray
     except ImportError:

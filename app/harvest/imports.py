@@ -13,13 +13,12 @@ from app.corpus.sequences import Sequence
 from app.disk import room
 from app.errors import BadRequest
 from app.harvest.batches import counted, groups, pad
+from app.harvest.names import ORIGIN
 from app.harvest.reading import Hooks
 from app.sae.base import SAE
 from app.sae.formats import save
 from app.sae.metrics import Reconstruction
 from app.subject.load import Subject
-
-ORIGIN = "origin.json"
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,18 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from sqlalchemy import Connection, select
 
 from app.errors import BadRequest, InvalidSAE, UnknownSAE
-from app.harvest.imports import ORIGIN
 from app.paths import expanded
-from app.sae.base import SAE
 from app.store import tables as t
+
+if TYPE_CHECKING:
+    from app.sae.base import SAE
+
+ORIGIN = "origin.json"  # in the folder of an import, which app.harvest.imports makes
 
 SHOWN = 20  # names that a refusal lists
 
@@ -105,7 +108,7 @@ class Known:
         raise BadRequest(f"{several}: choose one, a Hugging Face folder{known}.", field="model")
 
 
-def default_slug(sae: SAE) -> str:
+def default_slug(sae: "SAE") -> str:
     """``{subject}-l{layer}-{architecture}-{n_latents}``."""
     layer = re.search(r"\.(\d+)(?:\.|:|$)", sae.config.reads[0])
     parts = [

@@ -2,10 +2,11 @@
 
 import threading
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from app.live.prompt import PromptRun
+from app.live.prompt import PromptRun, Target
 
 Key = tuple[tuple[Path, str | None], str, bool]  # the subject, the text, whether it is a chat
 
@@ -18,6 +19,16 @@ class Cache:
         self._runs: OrderedDict[Key, PromptRun] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+
+    def lacks(
+        self, key: Key, targets: Sequence[Target], predict: bool
+    ) -> tuple[PromptRun | None, Sequence[Target], bool]:
+        """What is known of a prompt if that is all that is asked, else None; the SAEs to read it with, and whether to
+        predict, so that everything is."""
+        known = self.get(key)
+        missing = [t for t in targets if known is None or t.revision not in known.readings]
+        ask = predict and (known is None or known.predictions is None)
+        return (None if missing or ask else known), missing or targets[:1], ask
 
     def get(self, key: Key) -> PromptRun | None:
         with self._lock:

@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from app.errors import BadRequest, EditUnsupported, InvalidEdit
-from app.live.edits import Added, Edit, Projected, applied, changes, check, check_writes
+from app.live.edit import Edit
+from app.live.edits import Added, Projected, applied, changes, check, check_writes
 from app.live.places import Places
 from app.sae.base import SAE
 from app.sae.unit_rows import decoder_row

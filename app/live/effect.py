@@ -8,24 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from app.errors import BadRequest, EmptyText
+from app.live.edit import Edit
 from app.live.editing import Editing, check_finite
-from app.live.edits import Edit
+from app.live.jobs import Shift
 from app.sae.base import SAE
 from app.subject.precise import fp32_logits
 
 ELEMENTS = 1 << 24  # of one row's log-probabilities at once: 64 MiB in fp32
-
-
-@dataclass(frozen=True)
-class Shift:
-    """One token as the next one, without and with the edits; logits as the model gives them, over the whole
-    vocabulary."""
-
-    token: int
-    clean_logit: float
-    edited_logit: float
-    clean_probability: float
-    edited_probability: float
 
 
 @dataclass(frozen=True)

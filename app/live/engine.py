@@ -13,18 +13,22 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from app.corpus.chat import as_chat, rendered
 from app.corpus.document import Document
 from app.errors import EmptyText, EngineBusy, EngineStopped, OutOfMemory, TextTooLong, TooLarge
 from app.live.cache import Cache
 from app.live.forward import CHUNK, Chunk, Probe, joined, read_batch, read_long
+from app.live.jobs import Job
 from app.live.prompt import PromptRun, Target
 from app.live.residents import Loaded, NoRoom, Residents
+from app.live.steps import steps_of
 from app.subject.load import Subject
 
 Steps = Callable[[Subject, list[Probe]], Iterator[Any]]
+A = TypeVar("A")
 _END = object()
 
 
@@ -93,6 +97,10 @@ class Engine:
         """Requests that are waiting or on their way."""
         return self._pending
 
+    @property
+    def running(self) -> bool:
+        return self._thread is not None and not self._stopping
+
     def start(self) -> None:
         if self._thread is None:
             self._stopping = False
@@ -110,15 +118,7 @@ class Engine:
     async def read(
         self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
     ) -> PromptRun:
-        """``text`` as the subject of ``targets`` and their SAEs read it; ``chat`` puts it into the subject's chat
-        template as a user's message, ``predict`` adds what the subject expects.
-
-        Raises:
-            EmptyText, TextTooLong: with the limit and what was given.
-            BadRequest: there is no chat template.
-            SubjectUnavailable, InvalidSAE, TooLarge: the files are gone or broken, or larger than the memory allowed.
-            EngineBusy: too many are waiting. EngineStopped: the server is being stopped.
-        """
+        """As app.live.inference has it."""
         if not text.strip():
             raise EmptyText("There is no text to inspect; paste at least one word.")
         if len(text) > self.max_chars:
@@ -127,24 +127,22 @@ class Engine:
                 characters=len(text),
                 limit=self.max_chars,
             )
-        if (whole := self.known(targets, text, chat=chat, predict=predict)) is not None:
-            return whole
         key = (targets[0].model, text, chat)
-        known = self._cache.get(key)
-        missing = [t for t in targets if known is None or t.revision not in known.readings]
-        ask = predict and (known is None or known.predictions is None)
-        request = _Request(missing or targets[:1], text, chat, ask)
-        run: PromptRun = await self._answer(request)
+        known, missing, ask = self._cache.lacks(key, targets, predict)
+        if known is not None:
+            return known
+        run: PromptRun = await self._answer(_Request(missing, text, chat, ask))
         return self._cache.add(key, run)
 
     def known(
         self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
     ) -> PromptRun | None:
-        """What ``read`` would answer, where that is cached."""
-        run = self._cache.get((targets[0].model, text, chat))
-        if run is None or (predict and run.predictions is None):
-            return None
-        return run if all(target.revision in run.readings for target in targets) else None
+        """As app.live.inference has it."""
+        return self._cache.lacks((targets[0].model, text, chat), targets, predict)[0]
+
+    def run(self, targets: Sequence[Target], job: Job[A]) -> AsyncGenerator[A, None]:
+        """As app.live.inference has it."""
+        return self.stream(targets, steps_of(job, partial(self.tokens, reply=True)))
 
     async def stream(self, targets: Sequence[Target], steps: Steps) -> AsyncGenerator[Any, None]:
         """What ``steps`` yields of the subject and the SAEs of ``targets``, run a step at a time in the engine's
@@ -173,6 +171,9 @@ class Engine:
         """Load what ``target`` needs, so that the first prompt does not wait for it."""
         await self.read([target], "warm")
 
+    async def close(self) -> None:
+        await asyncio.to_thread(self.stop)
+
     async def _answer(self, request: _Request) -> Any:
         self._submit(request)
         try:
@@ -182,7 +183,7 @@ class Engine:
 
     def _submit(self, request: _Request) -> None:
         with self._count:
-            if self._thread is None or self._stopping:
+            if not self.running:
                 raise EngineStopped("The server is being stopped; try again in a moment.")
             if self._pending >= self._limit:
                 seconds = max(1, math.ceil(self._pending * self._pace))

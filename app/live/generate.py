@@ -1,35 +1,21 @@
 """Text that goes on without and with edits, token by token, side by side."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from app.errors import BadRequest, EmptyText, TextTooLong
+from app.live.edit import Edit
 from app.live.editing import Editing, check_finite
-from app.live.edits import Edit
+from app.live.jobs import Step
 from app.sae.base import SAE
 
 _SPANS = {
     "max_new": "at least 1", "temperature": "0 or more", "top_p": "above 0 and at most 1", "seed": "0 to 2^63 - 1",
 }  # fmt: skip
 BASELINE, EDITED, UNEDITED = 0, 1, 2  # rows of the batch; UNEDITED is the unedited subject on the edited text
-
-
-@dataclass(frozen=True)
-class Step:
-    """The ``number``-th new token of each side, from 0; None after a side has ended. Log-probabilities are the model's
-    own, whatever the temperature: of the chosen token, in nats. kl: KL(edited || unedited) in nats of the next-token
-    distributions on the edited side's text so far."""
-
-    number: int
-    baseline: int | None
-    edited: int | None
-    baseline_logprob: float | None
-    edited_logprob: float | None
-    kl: float | None
 
 
 def generate(

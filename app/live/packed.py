@@ -1,4 +1,4 @@
-"""A prompt's run as bytes, to be kept: the arrays as npz, the rest as JSON beside them."""
+"""A prompt's run as bytes, to be kept or sent: the arrays as npz, the rest as JSON beside them."""
 
 import io
 import json
@@ -11,7 +11,7 @@ from app.live.prompt import Predictions, PromptRun, Reading
 _PREDICTIONS = ("logprob", "entropy", "top_ids", "top_logprobs")
 
 
-def pack(run: PromptRun) -> bytes:
+def pack(run: PromptRun, *, compressed: bool = True) -> bytes:
     """Everything but how long it took."""
     arrays: dict[str, Any] = {
         "token_ids": np.array(run.token_ids, dtype=np.int32),
@@ -29,7 +29,7 @@ def pack(run: PromptRun) -> bytes:
     told = {"pieces": run.pieces, "revisions": list(run.readings), "steps": steps}
     arrays["told"] = np.frombuffer(json.dumps(told).encode(), dtype=np.uint8)
     file = io.BytesIO()
-    np.savez_compressed(file, **arrays)
+    (np.savez_compressed if compressed else np.savez)(file, **arrays)
     return file.getvalue()
 
 

@@ -19,6 +19,7 @@ class Target:
     subject_path: Path
     sae_path: Path
     subject_sha256: str | None = None  # None in rows older than it, which are taken as what lies at the path
+    sae_sha256: str | None = None  # of the SAE's files; None is whatever lies there
 
     @property
     def model(self) -> tuple[Path, str | None]:

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from app.errors import SubjectUnavailable, TooLarge
+from app.disk import sha256_of
+from app.errors import InvalidSAE, SubjectUnavailable, TooLarge
 from app.live.forward import Probe
 from app.live.prompt import Target
 from app.sae.base import SAE
@@ -112,10 +113,17 @@ class Residents:
         return found
 
     def _probe(self, target: Target, subject: Subject) -> Probe:
-        sae: SAE = self._get(
-            _sae_key(target), lambda: self._read_sae(target.sae_path), _size_on_disk(target.sae_path),
-            target.sae_path.name,
-        )  # fmt: skip
+        def load() -> SAE:
+            sae = self._read_sae(target.sae_path)
+            if target.sae_sha256 not in (None, sha256_of(target.sae_path)):
+                raise InvalidSAE(
+                    f"The SAE at {target.sae_path} is no longer the one that was harvested; put its files back, or "
+                    "harvest it again.",
+                    path=str(target.sae_path),
+                )
+            return sae
+
+        sae: SAE = self._get(_sae_key(target), load, _size_on_disk(target.sae_path), target.sae_path.name)
         key = (_subject_key(target), target.revision)
         known = self._probes.get(key)
         if known is None or known.sae is not sae:

@@ -1,6 +1,6 @@
 """A latent on attention outputs at one token, taken apart by head and source token."""
 
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, Response
@@ -8,13 +8,11 @@ from pydantic import BaseModel, Field, model_validator
 
 from app import urls
 from app.errors import BadRequest
-from app.live.forward import Probe
-from app.live.head_split import HeadSplit, head_split
+from app.live.jobs import HeadsJob
 from app.store import queries as q
-from app.subject.load import Subject
 from app.web.api_examples import HEADS
 from app.web.inspection import check_unicode, chosen, read
-from app.web.intervention import named_feature, run_in_engine
+from app.web.intervention import first_of, named_feature
 from app.web.refusals import ATTRIBUTING, refused
 from app.web.routes import html, json_of, state_of
 
@@ -71,11 +69,6 @@ class HeadsPage(BaseModel):
     result: HeadsResult | None
 
 
-class _Split(NamedTuple):
-    pieces: list[list[float]]
-    found: HeadSplit
-
-
 async def run_heads(request: Request, query: HeadsQuery) -> HeadsResult:
     """
     Raises:
@@ -101,19 +94,16 @@ async def run_heads(request: Request, query: HeadsQuery) -> HeadsResult:
     if position is None:
         position = max(fires, key=lambda place: abs(fires[place])) if fires else len(run.pieces) - 1
 
-    def work(subject: Subject, probes: list[Probe]) -> _Split:
-        found = head_split(subject.model, probes[0].sae, run.token_ids, position, index)
-        return _Split(found.pieces.tolist(), found)
-
-    pieces, found = await run_in_engine(request, [sae], work, lambda _: len(run.pieces))
-    heads = [HeadPart(head=number, total=sum(row), sources=row) for number, row in enumerate(pieces)]
+    job = HeadsJob(run.token_ids, position, index)
+    found = await first_of(request, [sae], job, lambda _: len(run.pieces))
+    heads = [HeadPart(head=number, total=sum(row), sources=row) for number, row in enumerate(found.pieces)]
     return HeadsResult(
         feature=f"{sae.address}/{index}", label=latent.label, url=urls.feature(sae.address, index),
         max=max(latent.maximum, -latent.minimum), tokens=run.pieces, position=position,
         activation=fires.get(position, 0.0), pre_act=found.pre_act, bias=found.bias,
-        most=max(abs(value) for row in pieces for value in row),
+        most=max(abs(value) for row in found.pieces for value in row),
         heads=sorted(heads, key=lambda part: -abs(part.total)),
-        sources=[sum(column) for column in zip(*pieces, strict=True)],
+        sources=[sum(column) for column in zip(*found.pieces, strict=True)],
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from app.live.edits import MAX_EDITS, Kind
+from app.live.edit import MAX_EDITS, Kind
 from app.web.api_examples import CITY, DEMO, EIFFEL, PLACES
 
 MOST_NEW = 1 << 20  # SAESCOPE_MAX_NEW_TOKENS is the limit; this keeps numbers small

@@ -2,9 +2,9 @@
 
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
-from typing import Annotated, Any, Literal, NamedTuple, get_args
+from typing import Annotated, Literal, NamedTuple, TypeVar, get_args
 
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
@@ -12,13 +12,10 @@ from pydantic import ValidationError
 
 from app import urls
 from app.errors import BadRequest, SaescopeError
-from app.live.edits import Edit, Kind
-from app.live.effect import Effect, effect
-from app.live.forward import Probe
-from app.live.generate import Step, generate
+from app.live.edit import Edit, Kind
+from app.live.jobs import EffectJob, GenerateJob, Job, Shift
 from app.store import inspections
 from app.store import queries as q
-from app.subject.load import Subject
 from app.subject.tokens import Vocabulary
 from app.web import intervene_contexts as c
 from app.web.api_examples import EFFECT, GENERATE
@@ -31,6 +28,7 @@ from app.web.refusals import EDITING, Responses, refused
 from app.web.routes import html, json_of, state_of
 from app.web.state import target
 
+A = TypeVar("A")
 router = APIRouter(tags=["live"], responses=refused(*EDITING))
 
 _STREAMED: Responses = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
@@ -113,55 +111,40 @@ def named_feature(text: str) -> tuple[str, int]:
     return name, int(number)
 
 
-async def run_in_engine(request: Request, saes: Sequence[q.SAERecord], work: Any, cost: Callable[[Any], int]) -> Any:
-    """What ``work(subject, probes)`` returns, from the engine's thread, and charged for by ``cost``."""
+async def first_of(request: Request, saes: Sequence[q.SAERecord], job: Job[A], cost: Callable[[A], int]) -> A:
+    """The answer of a job that gives one, charged for by ``cost``."""
 
-    def steps(subject: Subject, probes: list[Probe]) -> Iterator[Any]:
-        yield work(subject, probes)
-
-    async def first() -> Any:
-        async with aclosing(stream_of(request, saes, steps, cost)) as stream:
-            return await anext(stream)
+    async def first() -> A:
+        async with aclosing(answers_of(request, saes, job, cost)) as answers:
+            return await anext(answers)
 
     return await while_there(request, first())
 
 
-async def stream_of(
-    request: Request, saes: Sequence[q.SAERecord], steps: Any, cost: Callable[[Any], int]
-) -> AsyncGenerator[Any, None]:
-    """``cost``: how many tokens were read or made for a step."""
+async def answers_of(
+    request: Request, saes: Sequence[q.SAERecord], job: Job[A], cost: Callable[[A], int]
+) -> AsyncGenerator[A, None]:
+    """``cost``: how many tokens were read or made for an answer."""
     state = state_of(request)
     targets = [target(sae, state.settings.home) for sae in saes]
     with state.limits.request(client_of(request)) as spend:
-        async with aclosing(state.engine.stream(targets, steps)) as stream:
-            async for step in stream:
-                spend(cost(step))
-                yield step
-
-
-def ids_of(request: Request, subject: Subject, text: str, *, chat: bool) -> list[int]:
-    return state_of(request).engine.tokens(subject, text, chat=chat, reply=True)
+        async with aclosing(state.engine.run(targets, job)) as answers:
+            async for answer in answers:
+                spend(cost(answer))
+                yield answer
 
 
 async def run_effect(request: Request, body: c.EffectBody, given: Prepared) -> c.EffectResult:
     check_unicode(body.text)
 
-    def work(subject: Subject, probes: list[Probe]) -> tuple[list[str], Effect]:
-        ids = ids_of(request, subject, body.text, chat=body.chat)
-        found = effect(
-            subject.model, [probe.sae for probe in probes], given.edits, ids, special_ids=subject.special_ids,
-            position=body.position, top=body.top, by=body.by,
-        )  # fmt: skip
-        return subject.vocabulary.pieces(ids), found
-
-    pieces, found = await run_in_engine(request, given.saes, work, lambda done: 2 * len(done[0]))
+    job = EffectJob(body.text, body.chat, given.edits, body.position, body.top, body.by)
+    found = await first_of(request, given.saes, job, lambda done: 2 * len(done.tokens))
     vocabulary = await state_of(request).vocabulary(given.saes[0])
-    change = (found.edited_loss - found.clean_loss).tolist()
     return c.EffectResult(
-        tokens=pieces,
+        tokens=found.tokens,
         position=found.position,
-        kl=[_finite(x) for x in found.kl.tolist()],
-        loss_change=[None, *map(_finite, change)],
+        kl=[_finite(x) for x in found.kl],
+        loss_change=[None, *map(_finite, found.loss_change)],
         mean_loss_change=found.mean_loss_change,
         raised=[_shift(s, vocabulary) for s in found.raised],
         lowered=[_shift(s, vocabulary) for s in found.lowered],
@@ -172,7 +155,7 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _shift(shift: Any, vocabulary: Vocabulary) -> c.Shift:
+def _shift(shift: Shift, vocabulary: Vocabulary) -> c.Shift:
     return c.Shift(
         token=vocabulary.text(shift.token), token_id=shift.token, clean_logit=shift.clean_logit,
         edited_logit=shift.edited_logit, clean_probability=shift.clean_probability,
@@ -185,19 +168,13 @@ async def steps_of(request: Request, body: c.GenerateBody, given: Prepared) -> A
     check_unicode(body.text)
     vocabulary = await state_of(request).vocabulary(given.saes[0])
 
-    def steps(subject: Subject, probes: list[Probe]) -> Iterator[Step]:
-        ids = ids_of(request, subject, body.text, chat=body.chat)
-        ends = subject.tokenizer.eos_token_id
-        yield from generate(
-            subject.model, [probe.sae for probe in probes], given.edits, ids, special_ids=subject.special_ids,
-            eos_ids=[] if ends is None else [int(ends)], max_new=body.max_new, temperature=body.temperature,
-            top_p=body.top_p, seed=body.seed,
-        )  # fmt: skip
-
+    job = GenerateJob(
+        body.text, body.chat, given.edits, body.max_new, body.temperature, body.top_p, body.seed
+    )  # fmt: skip
     sides: tuple[list[int], list[int]] = ([], [])
     shown = ["", ""]
     prompt = math.ceil(len(body.text.encode()) / 4)  # about its tokens; only the engine counts them
-    async for step in stream_of(request, given.saes, steps, lambda step: 1 if step.number else 1 + prompt):
+    async for step in answers_of(request, given.saes, job, lambda step: 1 if step.number else 1 + prompt):
         tokens: list[c.GeneratedToken | None] = []
         for side, (token, logprob) in enumerate(
             ((step.baseline, step.baseline_logprob), (step.edited, step.edited_logprob))

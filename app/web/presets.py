@@ -3,7 +3,7 @@
 from typing import NamedTuple
 
 from app import urls
-from app.live.edits import Kind
+from app.live.edit import Kind
 
 
 class Preset(NamedTuple):

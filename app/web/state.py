@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -9,14 +10,14 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.jobs import Harvests
-from app.live.engine import Engine
+from app.live.inference import Inference
 from app.live.prompt import Target
 from app.live.ranking import Scale
 from app.settings import Settings
 from app.store import tables as t
 from app.store.queries import SAERecord
-from app.subject.load import load_vocabulary
 from app.subject.tokens import Vocabulary
+from app.subject.vocabulary import vocabulary_beside, vocabulary_here
 from app.web.limits import Limits
 from app.web.matches import Matches
 from app.web.scores import Scores
@@ -26,7 +27,7 @@ from app.web.scores import Scores
 class State:
     settings: Settings
     database: AsyncEngine
-    engine: Engine
+    engine: Inference
     harvests: Harvests
     hardware: str
     limits: Limits
@@ -42,9 +43,10 @@ class State:
 
     async def vocabulary(self, sae: SAERecord) -> Vocabulary:
         if sae.subject_path not in self._vocabularies:
-            self._vocabularies[sae.subject_path] = await asyncio.to_thread(
-                load_vocabulary, self.settings.home / sae.subject_path
-            )
+            home, path = self.settings.home, self.settings.home / sae.subject_path
+            beside = partial(vocabulary_beside, memory=home / "vocabularies")
+            load = beside if self.settings.infer_urls else vocabulary_here
+            self._vocabularies[sae.subject_path] = await asyncio.to_thread(load, path)
         return self._vocabularies[sae.subject_path]
 
     async def scale(self, connection: AsyncConnection, sae: SAERecord) -> Scale:
@@ -59,4 +61,4 @@ class State:
 
 def target(sae: SAERecord, home: Path) -> Target:
     """Paths inside the home are stored relative to it, so that a home can be moved."""
-    return Target(sae.revision, sae.subject, home / sae.subject_path, home / sae.path, sae.subject_sha256)
+    return Target(sae.revision, sae.subject, home / sae.subject_path, home / sae.path, sae.subject_sha256, sae.sha256)
