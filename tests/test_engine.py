@@ -103,6 +103,29 @@ def test_prompts_that_arrive_together_share_a_forward_and_equal_each_alone(tiny,
         check(run, tiny, targets[number % 3], text)
 
 
+def test_a_prompt_that_is_announced_is_waited_for_and_nothing_else_is(targets):
+    async def ask(engine, text, after):
+        with engine.expecting():
+            await asyncio.sleep(after)
+            return await engine.read([targets[0]], text)
+
+    async def several(engine, *after):
+        return await asyncio.gather(*(ask(engine, f"{delay} {after}", delay) for delay in after))
+
+    engine = engine_of(wait_s=30.0, gap_s=0.001)
+    engine.start()
+    asyncio.run(engine.read(targets, "load everything first"))
+    before = engine.forwards
+    runs = asyncio.run(several(engine, 0.0, 0.2, 0.4))
+    assert {run.batch for run in runs} == {3}
+    assert engine.forwards == before + 1
+    engine._gap_s = 1000.0  # whoever waited for company now would wait for ever
+    engine._wait_s = 1000.0
+    alone = asyncio.run(asyncio.wait_for(several(engine, 0.0), 60))
+    assert alone[0].batch == 1
+    engine.stop()
+
+
 def test_a_long_prompt_in_chunks_equals_the_whole(monkeypatch, engine, tiny, targets):
     monkeypatch.setattr("app.live.engine.CHUNK", 16)
     monkeypatch.setattr(forward.read_long, "__defaults__", (16,))

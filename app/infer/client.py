@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -100,6 +100,10 @@ class Services:
     ) -> PromptRun | None:
         """As app.live.inference has it."""
         return self._cache.lacks((targets[0].model, text, chat), targets, predict)[0]
+
+    def expecting(self) -> AbstractContextManager[None]:
+        """The services wait as they see fit."""
+        return nullcontext()
 
     async def run(self, targets: Sequence[Target], job: Job[A]) -> AsyncGenerator[A, None]:
         """As app.live.inference has it."""

@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
@@ -61,9 +62,10 @@ class _Job:
 class Engine:
     """``read`` and ``stream`` from any event loop; torch runs only in the engine's own thread.
 
-    Prompts that arrive while the device is busy, or less than ``gap_s`` after one another, share one forward pass, up
-    to ``batch_tokens`` padded tokens and ``wait_s`` after the first. Results are cached by (subject, text) and SAE
-    revision, in ``cache_bytes``. More than ``waiting`` requests are refused at once.
+    Prompts that arrive while the device is busy share one forward pass, and those that are expected when it is free, or
+    come less than ``gap_s`` after one another; up to ``batch_tokens`` padded tokens and ``wait_s`` after the first.
+    Results are cached by (subject, text) and SAE revision, in ``cache_bytes``. More than ``waiting`` requests are
+    refused at once.
     """
 
     def __init__(
@@ -86,7 +88,7 @@ class Engine:
         self._jobs: deque[_Job] = deque()
         self._cache = Cache(cache_bytes)
         self._count = threading.Lock()
-        self._pending = 0
+        self._pending = self._expected = 0
         self._pace = 0.1  # seconds a request has taken lately
         self._thread: threading.Thread | None = None
         self._stopping = False
@@ -100,6 +102,17 @@ class Engine:
     @property
     def running(self) -> bool:
         return self._thread is not None and not self._stopping
+
+    @contextmanager
+    def expecting(self) -> Iterator[None]:
+        """As app.live.inference has it."""
+        with self._count:
+            self._expected += 1
+        try:
+            yield
+        finally:
+            with self._count:
+                self._expected -= 1
 
     def start(self) -> None:
         if self._thread is None:
@@ -290,9 +303,15 @@ class Engine:
         deadline = time.perf_counter() + self._wait_s
         while True:
             left = deadline - time.perf_counter()
-            # Others are on their way: only what has arrived already comes along.
-            request = self._next(0.0 if self._jobs else min(left, self._gap_s), forming=True) if left > 0 else None
+            if left <= 0:
+                break
+            # Where jobs are on their way, or nobody else is, only what has arrived already comes along.
+            coming = self._expected > self._pending
+            waits = not self._jobs and (coming or not self._expected)
+            request = self._next(min(left, self._gap_s) if waits else 0.0, forming=True)
             if request is None:
+                if coming and waits and not self._held:
+                    continue
                 break
             alike = request.steps is None and request.predict == first.predict and len(request.ids) <= CHUNK
             alike = alike and request.targets[0].model == first.targets[0].model

@@ -1,6 +1,7 @@
 """What the site asks of an engine, be it in this process or elsewhere."""
 
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
 from app.live.jobs import Job
@@ -35,6 +36,10 @@ class Inference(Protocol):
         self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
     ) -> PromptRun | None:
         """What ``read`` would answer at once, since it was read before."""
+        ...
+
+    def expecting(self) -> AbstractContextManager[None]:
+        """Around what leads to a ``read``, to its end: prompts that arrive meanwhile wait a moment for this one."""
         ...
 
     def run(self, targets: Sequence[Target], job: Job[A]) -> AsyncGenerator[A, None]:

@@ -110,12 +110,14 @@ async def answered(
 
 
 async def load_inspect(request: Request, query: c.InspectQuery) -> c.InspectPage:
-    async with state_of(request).database.connect() as db:
-        known = await q.list_saes(db)
-        saes = await chosen(db, query.sae, known)
-    shown = None
-    if query.text is not None and saes:
-        run = await read(request, saes, query.text, chat=query.chat, predict=query.predict)
+    state, run, shown = state_of(request), None, None
+    with state.engine.expecting():
+        async with state.database.connect() as db:
+            known = await q.list_saes(db)
+            saes = await chosen(db, query.sae, known)
+        if query.text is not None and saes:
+            run = await read(request, saes, query.text, chat=query.chat, predict=query.predict)
+    if run is not None and query.text is not None:
         shown = await answered(request, saes, run, query, query.text, chat=query.chat)
     return page(request, known, [sae.address for sae in saes], query, shown)
 
@@ -287,14 +289,15 @@ async def run_page(request: Request, run: str, query: Shown) -> Response:
 async def api_inspect(request: Request, body: Annotated[c.InspectBody, Body(openapi_examples=INSPECT)]) -> Response:
     """Read a prompt with one or more SAEs: its tokens and the strongest features."""
     names = [body.sae] if isinstance(body.sae, str) else body.sae or []
-    async with state_of(request).reads.connect() as db:
-        known = [] if names else await q.list_saes(db)
-        if not names and len(known) != 1:
-            raise BadRequest("Say which SAE with 'sae'; there is not exactly one here.")
-        saes = await chosen(db, names, known)
-    name = None
-    if body.keep:
-        name, run = await keep(request, saes, body.text, chat=body.chat, predict=body.predict)
-    else:
-        run = await read(request, saes, body.text, chat=body.chat, predict=body.predict)
+    state, name = state_of(request), None
+    with state.engine.expecting():
+        async with state.reads.connect() as db:
+            known = [] if names else await q.list_saes(db)
+            if not names and len(known) != 1:
+                raise BadRequest("Say which SAE with 'sae'; there is not exactly one here.")
+            saes = await chosen(db, names, known)
+        if body.keep:
+            name, run = await keep(request, saes, body.text, chat=body.chat, predict=body.predict)
+        else:
+            run = await read(request, saes, body.text, chat=body.chat, predict=body.predict)
     return json_of(await answered(request, saes, run, body, body.text, chat=body.chat, kept=name))
