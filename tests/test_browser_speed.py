@@ -6,7 +6,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from tests.conftest import SLUG
-from tests.test_browser import browser, page, runs, site  # noqa: F401  (fixtures)
+from tests.test_browser import app, browser, page, runs, site  # noqa: F401  (fixtures)
 
 PAGES = [
     "/",

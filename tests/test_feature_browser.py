@@ -5,7 +5,7 @@ import re
 import pytest
 
 from tests.conftest import SLUG
-from tests.test_browser import browser, page, site  # noqa: F401
+from tests.test_browser import app, browser, page, site  # noqa: F401
 
 FEATURE = f"/saes/{SLUG}/features/3"
 TEXTS = """() => [...document.querySelectorAll(".example-heat")].map((one) => one.textContent)"""
