@@ -27,6 +27,7 @@ from app.store.engine import database_url
 from app.subject.hooks import HookPoint, read_activations
 from app.subject.load import Subject, load_subject
 from benchmarks.pages import server
+from benchmarks.wire import AsyncWire, Wire
 
 WORDS = ("keeper", "journal", "storm", "passed", "over", "the", "sea", "while", "ships", "went", "by", "night")
 TOGETHER = 16
@@ -57,18 +58,19 @@ class Bare:
         return text if len(self.ids(text)) == tokens else self.text(tokens)
 
 
-async def ask(client: httpx.AsyncClient, text: str) -> float:
+def ask(client: Wire, text: str) -> float:
     start = time.perf_counter()
-    answer = await client.post("/api/inspect", json={"text": text, "sae": SLUG})
-    answer.raise_for_status()
+    answer = client.post("/api/inspect", {"text": text, "sae": SLUG})
+    if answer.status != 200:
+        raise SystemExit(f"answered with {answer.status}: {answer.body[:200]!r}")
     return time.perf_counter() - start
 
 
-async def alone(client: httpx.AsyncClient, bare: Bare, tokens: int, repeats: int) -> dict[str, float]:
+def alone(client: Wire, bare: Bare, tokens: int, repeats: int) -> dict[str, float]:
     asked, bared = [], []
     for _ in range(repeats):
         bared.append(bare([bare.text(tokens)]))
-        asked.append(await ask(client, bare.text(tokens)))
+        asked.append(ask(client, bare.text(tokens)))
     return {
         "bare_ms": round(1000 * statistics.median(bared), 1),
         "server_ms": round(1000 * statistics.median(asked), 1),
@@ -76,19 +78,28 @@ async def alone(client: httpx.AsyncClient, bare: Bare, tokens: int, repeats: int
     }
 
 
-async def together(client: httpx.AsyncClient, bare: Bare, tokens: int, repeats: int) -> dict[str, float]:
+async def at_once(many: list[AsyncWire], texts: list[str]) -> float:
+    """Seconds until all of ``texts`` are answered, each asked for over a connection of its own."""
+    start = time.perf_counter()
+    bodies = ({"text": text, "sae": SLUG} for text in texts)
+    answers = await asyncio.gather(*(wire.post("/api/inspect", body) for wire, body in zip(many, bodies, strict=True)))
+    seconds = time.perf_counter() - start
+    if {answer.status for answer in answers} != {200}:
+        raise SystemExit(f"answered with {[answer.status for answer in answers]}")
+    return seconds
+
+
+async def together(base: str, bare: Bare, tokens: int, repeats: int) -> dict[str, float]:
     """What TOGETHER prompts at once gain over the same in turn, bare and through the server."""
-    gains, bares = [], []
+    gains, bares, client = [], [], Wire(base)
+    many = [await AsyncWire(base).open() for _ in range(TOGETHER)]
     for _ in range(repeats):
         texts = [bare.text(tokens) for _ in range(TOGETHER)]
         bares.append(sum(bare([text]) for text in texts) / bare(texts))
-        start = time.perf_counter()
-        for text in (bare.text(tokens) for _ in range(TOGETHER)):
-            await ask(client, text)
-        in_turn = time.perf_counter() - start
-        start = time.perf_counter()
-        await asyncio.gather(*(ask(client, bare.text(tokens)) for _ in range(TOGETHER)))
-        gains.append(in_turn / (time.perf_counter() - start))
+        in_turn = sum(ask(client, bare.text(tokens)) for _ in range(TOGETHER))
+        gains.append(in_turn / await at_once(many, [bare.text(tokens) for _ in range(TOGETHER)]))
+    for wire in [client, *many]:
+        wire.close()
     mine, other = statistics.median(gains), statistics.median(bares)
     return {"bare_gain": round(other, 2), "server_gain": round(mine, 2), "share": round(mine / other, 2)}
 
@@ -181,7 +192,7 @@ async def soak(base: str, bare: Bare, minutes: float, pid: int) -> dict[str, Any
         loading.result()
         stop.set()
         lags = await watching
-        after = await ask(watcher, bare.text(16))
+        after = ask(Wire(base), bare.text(16))
     return {"minutes": minutes, "answers": dict(statuses), "resident_mb": memory, "lag": spread(lags),
             "prompt_after_ms": round(1000 * after, 1)}  # fmt: skip
 
@@ -194,12 +205,13 @@ def resident(pid: int) -> int:
 
 async def measured(base: str, pid: int, bare: Bare, given: argparse.Namespace) -> dict[str, Any]:
     out: dict[str, Any] = {"load": os.getloadavg()}
-    async with httpx.AsyncClient(base_url=base, timeout=300) as client:
-        await ask(client, "load everything first")
-        bare([bare.text(16)])
-        out["alone"] = {n: await alone(client, bare, n, given.repeats) for n in (16, 128, 512)}
-        out["together"] = {n: await together(client, bare, n, given.repeats // 3) for n in (16, 32, 128)}
-        print(json.dumps(out, indent=1), file=sys.stderr)
+    client = Wire(base)
+    ask(client, "load everything first")
+    bare([bare.text(16)])
+    out["alone"] = {n: alone(client, bare, n, given.repeats) for n in (16, 128, 512)}
+    out["together"] = {n: await together(base, bare, n, given.repeats // 3) for n in (16, 32, 128)}
+    client.close()
+    print(json.dumps(out, indent=1), file=sys.stderr)
     out["clients"] = {n: await clients(base, bare, n, given.seconds) for n in (1, 8, 64)}
     if given.soak:
         out["soak"] = await soak(base, bare, given.soak, pid)

@@ -2,11 +2,12 @@
 
 The rows are those of benchmarks/synthetic.py, in a database of their own, made once and kept. At a million latents
 each sixteenth has examples (and only such are opened), which changes no page but spares 6 GB. One uvicorn process
-serves; one client of httpx asks over a kept connection, gzip on, one request after another for the percentiles, the
-sizes in turn, and four connections at once for the requests a second. cpu_ms is what the server's event loop ran for.
+serves; one client (benchmarks/wire.py) asks over a kept connection, gzip on, one request after another for the
+percentiles, the sizes in turn, and four connections at once for the requests a second. cpu_ms is what the server's event loop ran for.
 """
 
 import argparse
+import gzip
 import json
 import os
 import socket
@@ -30,6 +31,7 @@ from app.settings import load_settings
 from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from benchmarks.synthetic import save_synthetic
+from benchmarks.wire import Answer, Wire
 
 DATABASE = "saescope_pages"
 SPARSE = 500_000  # from so many latents on, one in sixteen has examples
@@ -117,24 +119,30 @@ def measure(base: str, wanted: dict[int, list[str]], process: int) -> dict[int, 
     times: dict[int, list[float]] = {size: [] for size in wanted}
     cpu = dict.fromkeys(wanted, 0.0)
     told: dict[int, dict[str, float]] = {}
-    with httpx.Client(base_url=base, timeout=60) as client:
-        for paths in wanted.values():
-            for path in paths[:10]:
-                client.get(path).raise_for_status()
-        for number in range(len(next(iter(wanted.values())))):
-            for size, paths in wanted.items():
-                busy, start = on_cpu(process), time.perf_counter()
-                answer = client.get(paths[number])
-                times[size].append(1000 * (time.perf_counter() - start))
-                cpu[size] += 1000 * (on_cpu(process) - busy)
-                answer.raise_for_status()
-                sent = int(answer.headers.get("content-length", len(answer.content)))
-                told[size] = {"kb_sent": round(sent / 1000, 1), "kb": round(len(answer.content) / 1000, 1)}
+    client = Wire(base)
+    for paths in wanted.values():
+        for path in paths[:10]:
+            expect(client.get(path), 200, path)
+    for number in range(len(next(iter(wanted.values())))):
+        for size, paths in wanted.items():
+            busy, start = on_cpu(process), time.perf_counter()
+            answer = client.get(paths[number])
+            times[size].append(1000 * (time.perf_counter() - start))
+            cpu[size] += 1000 * (on_cpu(process) - busy)
+            expect(answer, 200, paths[number])
+            plain = gzip.decompress(answer.body) if answer.headers.get("content-encoding") == "gzip" else answer.body
+            told[size] = {"kb_sent": round(len(answer.body) / 1000, 1), "kb": round(len(plain) / 1000, 1)}
+    client.close()
     for size, paths in wanted.items():
         told[size] |= spread(times[size])
         told[size]["cpu_ms"] = round(cpu[size] / len(paths), 1)
         told[size]["requests_per_second"] = round(throughput(base, paths), 1)
     return told
+
+
+def expect(answer: Answer, status: int, path: str) -> None:
+    if answer.status != status:
+        raise SystemExit(f"{path} was answered with {answer.status}, not {status}")
 
 
 def on_cpu(process: int) -> float:
@@ -152,9 +160,10 @@ def spread(times: list[float]) -> dict[str, float]:
 
 def throughput(base: str, wanted: list[str]) -> float:
     def ask(share: list[str]) -> None:
-        with httpx.Client(base_url=base, timeout=60) as client:
-            for path in share:
-                client.get(path)
+        client = Wire(base)
+        for path in share:
+            client.get(path)
+        client.close()
 
     start = time.perf_counter()
     with ThreadPoolExecutor(CLIENTS) as pool:
@@ -164,15 +173,14 @@ def throughput(base: str, wanted: list[str]) -> float:
 
 def unchanged(base: str, wanted: list[str]) -> dict[str, float]:
     """The same pages to a reader who has them."""
-    times = []
-    with httpx.Client(base_url=base, timeout=60) as client:
-        for path in wanted:
-            tag = client.get(path).headers["etag"]
-            start = time.perf_counter()
-            answer = client.get(path, headers={"if-none-match": tag})
-            times.append(1000 * (time.perf_counter() - start))
-            if answer.status_code != 304:
-                raise SystemExit(f"{path} was sent anew, with {answer.status_code}")
+    times, client = [], Wire(base)
+    for path in wanted:
+        tag = client.get(path).headers["etag"]
+        start = time.perf_counter()
+        answer = client.get(path, **{"if-none-match": tag})
+        times.append(1000 * (time.perf_counter() - start))
+        expect(answer, 304, path)
+    client.close()
     return spread(times)
 
 
