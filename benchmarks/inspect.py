@@ -98,7 +98,8 @@ async def together(base: str, bare: Bare, tokens: int, repeats: int) -> dict[str
         bares.append(sum(bare([text]) for text in texts) / bare(texts))
         in_turn = sum(ask(client, bare.text(tokens)) for _ in range(TOGETHER))
         gains.append(in_turn / await at_once(many, [bare.text(tokens) for _ in range(TOGETHER)]))
-    for wire in [client, *many]:
+    client.close()
+    for wire in many:
         wire.close()
     mine, other = statistics.median(gains), statistics.median(bares)
     return {"bare_gain": round(other, 2), "server_gain": round(mine, 2), "share": round(mine / other, 2)}

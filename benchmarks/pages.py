@@ -3,7 +3,8 @@
 The rows are those of benchmarks/synthetic.py, in a database of their own, made once and kept. At a million latents
 each sixteenth has examples (and only such are opened), which changes no page but spares 6 GB. One uvicorn process
 serves; one client (benchmarks/wire.py) asks over a kept connection, gzip on, one request after another for the
-percentiles, the sizes in turn, and four connections at once for the requests a second. cpu_ms is what the server's event loop ran for.
+percentiles, the sizes in turn, and four connections at once for the requests a second. cpu_ms is what the server's
+event loop ran for.
 """
 
 import argparse
