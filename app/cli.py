@@ -10,6 +10,7 @@ import typer
 
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
+from app.cli_map import make_map
 from app.cli_progress import watching
 from app.cli_saes import formats, import_sae, remove
 from app.errors import BadRequest, PortInUse, SaescopeError
@@ -33,6 +34,7 @@ app.command()(formats)
 app.command()(remove)
 app.command()(harvests)
 app.command()(harvest)
+app.command("map")(make_map)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
 Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]
@@ -223,7 +225,7 @@ def main() -> None:
         reason = f"{type(error).__name__}: {told[0]}" if told else type(error).__name__
         typer.echo(f"saescope: This should not have happened ({reason}); SAESCOPE_DEBUG=1 shows where.", err=True)
         raise SystemExit(1) from None
-    if status == 130 and sys.argv[1:2] in (["demo"], ["harvest"], ["train"]):
+    if status == 130 and sys.argv[1:2] in (["demo"], ["harvest"], ["map"], ["train"]):
         typer.echo("\nStopped. The same command carries on from here.", err=True)
     if isinstance(status, int) and status:
         raise SystemExit(status)
