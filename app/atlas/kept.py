@@ -38,7 +38,7 @@ class Kept:
 def _load(path: Path) -> Arrays | None:
     """None where there is nothing, or nothing that can be read."""
     try:
-        with np.load(path, allow_pickle=False) as held:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as held:
             return {name: held[name] for name in held.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile):
         return None

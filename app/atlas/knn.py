@@ -51,8 +51,8 @@ def nearest(
     itself: Ints | None = None,
     step: Step | None = None,
 ) -> tuple[npt.NDArray[np.int32], Floats]:
-    """The k rows of greatest cosine to each query, exact in fp32: (ids [m, k], cosines [m, k]), greatest first, of
-    equal ones the lower id. queries: [m, d], rows: [n, d], all of length 1; itself: [m], the row each query is not to
+    """The k rows of greatest cosine to each query, exact in fp32: (ids [m, k], cosines [m, k]), greatest first,
+    equal ones by id. queries: [m, d], rows: [n, d], all of length 1; itself: [m], the row each query is not to
     find."""
     right = torch.from_numpy(rows).to(device)
     block = max(1, BLOCK_ELEMENTS // len(rows))
