@@ -39,6 +39,7 @@ from app.web.guard import Guard
 from app.web.headers import Headers, secure
 from app.web.inspection import router as inspection
 from app.web.intervention import router as intervention
+from app.web.maps import router as maps
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
 from app.web.rendering import ROOT, render_page
@@ -47,8 +48,8 @@ from app.web.runs import router as runs
 from app.web.state import State, target
 from app.web.static_files import CompressedStaticFiles
 
-# Parquet holds compressed columns.
-_AS_IT_IS = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.apache.parquet")
+# Parquet holds compressed columns; a map's tiles shrink little.
+_AS_IT_IS = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.apache.parquet", "application/octet-stream")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -118,6 +119,7 @@ def create_app(settings: Settings) -> FastAPI:
         inspection,
         intervention,
         attribution,
+        maps,
         runs,
         patterns,
         fallback,

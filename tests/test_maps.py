@@ -103,8 +103,8 @@ def test_every_latent_is_on_the_map_once_and_in_one_tile(database, own, sae, com
         f"mapped@{sae}: 40 latents on the map.",
         "Neighbours: exact.",
         *(
-            f"{method}: trustworthiness {kept['trustworthiness']:.3f}, {kept['knn_preservation']:.1%} of the 15 nearest "
-            "kept (40 latents)."
+            f"{method}: trustworthiness {kept['trustworthiness']:.3f}, {kept['knn_preservation']:.1%} of the 15 "
+            "nearest kept (40 latents)."
             for method, kept in sorted(row.quality.items())
         ),
         f"{out.splitlines()[-1].partition(';')[0]}; {40 - row.clustered} latents in no cluster. Saved as version "
@@ -127,7 +127,7 @@ def test_every_latent_is_on_the_map_once_and_in_one_tile(database, own, sae, com
     raster = np.frombuffer(row.raster, "<u2").reshape(512, 512)
     assert raster.sum() == 40
     assert raster[points[0].y // 128, points[0].x // 128] >= 1
-    left, bottom, side = row.frame
+    left, _, side = row.frame
     assert abs((points[0].layout_x - left) / side * 65_536 - points[0].x) < 3 or points[0].x in (0, 65_535)
 
 
@@ -326,22 +326,33 @@ def test_what_cannot_be_mapped_is_one_sentence(database, own, harvest, sae, comm
         "alike" in {row.slug for row in rows(database, "SELECT slug FROM sae JOIN map ON sae_id = sae.id")}
     ) is False
     _, err, status = command("map", MAPPED, "--method", "cube")
-    assert (status, err) == (2, "x")
+    assert (status, len(err.splitlines())) == (2, 1)
+    assert "'cube' is not one of 'pca', 'umap', 'tsne'." in err
     assert files(own, "three") == files(own, "alike") == []
 
 
-def test_latents_whose_rows_are_no_numbers_have_no_place(database, own, harvest, command):
+def test_latents_without_a_direction_have_no_place_and_files_that_are_damaged_are_refused(
+    database, own, harvest, command
+):
     harvest("holes")
     folder = next((own.home / "saes").glob("holes-*"))
-    broken = random_sae()
-    broken.W_dec[[4, 7]] = torch.nan
-    for path in folder.iterdir():
-        path.unlink()
-    saelens.write(folder, broken, matrices=torch.float32, metadata={})
+
+    def rewritten(value):
+        changed = random_sae()
+        changed.W_dec[[4, 7]] = value
+        for path in folder.iterdir():
+            path.unlink()
+        saelens.write(folder, changed, matrices=torch.float32, metadata={})
+
+    rewritten(0)
     out, err, status = command("map", "holes", "--method", "pca")
     assert status == 0, (out, err)
     assert out.startswith("holes@")
     assert "38 latents on the map, 2 have no place." in out
+    shutil.rmtree(folder / "maps", ignore_errors=True)
+    rewritten(torch.nan)
+    _, err, status = command("map", "holes", "--method", "pca")
+    assert (status, "holds 64 NaN values of 1,280; the file is damaged." in err) == (1, True)
     shutil.rmtree(folder)
     _, err, status = command("map", "holes", "--method", "pca")
     assert (status, len(err.splitlines())) == (1, 2)
@@ -357,7 +368,9 @@ def test_company_can_be_mapped_where_there_is_some(database, own, sae, harvest):
         connection.execute(
             text("UPDATE latent SET coactive_ids = NULL, coactive_phi = NULL WHERE sae_id <> :id"), {"id": number}
         )
-    with pytest.raises(MapImpossible, match=r"^Of 40 latents 0 are stored as firing with others; a map needs 8\. Older"):
+    with pytest.raises(
+        MapImpossible, match=r"^Of 40 latents 0 are stored as firing with others; a map needs 8\. Older"
+    ):
         make_map("lonely", Recipe("pca", "coactivation"), database, own.home)
 
 

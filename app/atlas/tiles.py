@@ -99,9 +99,18 @@ def _square(number: int, z: int) -> tuple[int, int]:
 
 def placed(tile: Tile, grid: Grid, latents: Ints) -> bytes:
     """The tile's bytes without colour. grid: [n, 2]; latents: [n], the points' latents."""
-    header = np.array((MAGIC, FORMAT, tile.z, tile.children, 0, len(tile.members), 0), HEADER)
+    header = _header(tile.z, tile.children, len(tile.members))
     x, y = grid[tile.members].astype("<u2").T
-    return b"".join([header.tobytes(), x.tobytes(), y.tobytes(), latents[tile.members].astype("<u4").tobytes()])
+    return b"".join([header, x.tobytes(), y.tobytes(), latents[tile.members].astype("<u4").tobytes()])
+
+
+def empty(z: int) -> bytes:
+    """A tile where no latent is."""
+    return _header(z, 0, 0)
+
+
+def _header(z: int, children: int, n: int) -> bytes:
+    return np.array((MAGIC, FORMAT, z, children, 0, n, 0), HEADER).tobytes()
 
 
 def decoded(data: bytes) -> Decoded:
