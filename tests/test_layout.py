@@ -134,6 +134,9 @@ def test_principal_components_are_the_directions_of_greatest_variance():
     found = layout.components(rows)
     assert np.abs(found.axes[:, [1, 2]]) == pytest.approx(np.eye(2), abs=0.05)
     assert (found.axes[[0, 1], [1, 2]] > 0).all()
+    for seed in range(8):
+        axes = layout.components(np.random.default_rng(seed).normal(size=(30, 5)).astype(np.float32)).axes
+        assert (axes.max(axis=1) == np.abs(axes).max(axis=1)).all()
     places = found.places(rows)
     assert places.mean(axis=0) == pytest.approx([0, 0], abs=1e-4)
     assert places.std(axis=0) == pytest.approx([5, 2], rel=0.1)

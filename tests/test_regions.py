@@ -55,6 +55,15 @@ def test_stragglers_between_heaps_are_in_no_cluster():
     assert (found.cluster[:-40] == -1).mean() < 0.1
 
 
+def test_a_faint_halo_around_a_heap_is_in_no_cluster():
+    rng = np.random.default_rng(2)
+    angle, radius = rng.uniform(0, 2 * np.pi, 300), rng.uniform(0.4, 0.7, 300)
+    halo = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+    found = by_density(on_grid(np.concatenate([0.08 * rng.normal(size=(3000, 2)), halo])))
+    assert (found.cluster[-300:] == -1).mean() > 0.9
+    assert (found.cluster[:3000] == 0).mean() > 0.85
+
+
 def test_hdbscan_finds_the_heaps_and_refuses_what_would_take_hours(monkeypatch):
     places, which = heaps(60)
     found = by_hdbscan(on_grid(places))
@@ -141,6 +150,7 @@ def test_tokens_as_terms(token, term):
 def test_words_of_labels():
     assert label_words("Paris, \\x00, (space), A", "top-tokens") == ["paris"]
     assert label_words("promotes Rome, London", "vocab-projection") == ["rome", "london"]
+    assert label_words("start of a text", "position") == ["start of a text"]
     assert label_words("Tokens related to the city of Paris, and don't", "person") == ["city", "paris", "don't"]
 
 

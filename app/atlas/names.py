@@ -11,7 +11,7 @@ from app.atlas.vectors import Ints
 NAMED = 3  # terms in a name
 KEPT = 8  # terms kept of a group
 NAMELESS = "no common words"
-TOKEN_SOURCES = ("top-tokens", "vocab-projection")
+TOKEN_SOURCES = ("top-tokens", "vocab-projection", "position")  # labels that nobody wrote
 
 _WORD = re.compile(r"[^\W_]+(?:['’-][^\W_]+)*")
 _PROSE = frozenset(

@@ -61,7 +61,7 @@ def tree(grid: Grid, rank: Ints, *, root: int = ROOT, tile: int = TILE) -> Itera
     """grid: [n, 2], no two alike; rank: [n], a permutation. Each tile takes the first in rank of what its ancestors
     have left in its square, ``root`` or ``tile`` of them; tiles come level by level."""
     code = interleaved(grid).astype(np.int64)
-    left = np.lexsort((rank,))
+    left = np.argsort(rank)
     waiting: list[tuple[int, Ints]] = []
     for z in range(DEEPEST + 1):
         quad = code[left] >> (2 * (DEEPEST - z))
@@ -76,7 +76,6 @@ def tree(grid: Grid, rank: Ints, *, root: int = ROOT, tile: int = TILE) -> Itera
             for square, begin, size in zip(squares.tolist(), begins.tolist(), sizes.tolist(), strict=True)
         ]
         left = left[~taken]
-        left = left[np.argsort(rank[left], kind="stable")]
         if not len(left):
             break
     yield from _tiles(z, waiting, set())
