@@ -139,8 +139,9 @@ def test_counting_and_basins_agree_on_where_latents_are():
 @pytest.mark.parametrize(
     ("token", "term"),
     [
-        (" Paris", "paris"), ("ing", "-ing"), ("ed", None), (" a", None), (" of", "of"), (".", None), ("\\xf0", None),
-        (" 19", "19"), ("City", "city"), (" 中", "中"), ("  ", None), ("", None),
+        (" Paris", "paris"), ("ing", "-ing"), ("ed", None), (" a", "a"), ("S", None), (" of", "of"), (".", "."),
+        ("\\xf0", None), ("7", "7"), ("City", "city"), ("中", "中"), (" (", "("), ("  ", None), ("\n", None),
+        ("", None), ("a\x00", None),
     ],
 )  # fmt: skip
 def test_tokens_as_terms(token, term):
@@ -148,7 +149,9 @@ def test_tokens_as_terms(token, term):
 
 
 def test_words_of_labels():
-    assert label_words("Paris, \\x00, (space), A", "top-tokens") == ["paris"]
+    assert label_words("Paris, \\x00, (space), A", "top-tokens") == ["paris", "(space)", "a"]
+    assert label_words(",, ;", "top-tokens") == [",", ";"]
+    assert label_words("", "top-tokens") == []
     assert label_words("promotes Rome, London", "vocab-projection") == ["rome", "london"]
     assert label_words("start of a text", "position") == ["start of a text"]
     assert label_words("Tokens related to the city of Paris, and don't", "person") == ["city", "paris", "don't"]
@@ -166,11 +169,18 @@ def test_names_say_what_a_group_shares_and_others_do_not():
     named_ = named(found, np.array([0, 0, 0, 1, 1, 1, -1]), 3)
     assert named_[0].terms == ["river", "sea", "the"]
     assert named_[1].terms == ["king", "the"]
-    assert [one.name for one in named_[:2]] == ["river, sea, the", "king, the"]
+    assert [one.name for one in named_[:2]] == ["river · sea · the", "king · the"]
     assert named_[2] == (NAMELESS, [], [])
     # two of three latents have "sea": 2/3 log(1 + A/3), with A the pairs over the groups
     a = len(found.term) / 3
     assert named_[0].scores[1] == pytest.approx(2 / 3 * np.log1p(a / 3))
+
+
+def test_a_word_of_a_few_in_a_large_group_is_not_its_name():
+    of = [[0]] * 2 + [[1]] * 3 + [[]] * 145
+    tokens, counted = np.array([token for ids in of for token in ids]), np.array([len(ids) for ids in of])
+    found = terms(150, tokens, counted, [" apollo", " city"], [("", "top-tokens")] * 150)
+    assert named(found, np.zeros(150, np.int64), 1)[0].terms == ["city"]
 
 
 def test_without_tokens_and_labels_nothing_has_a_name():

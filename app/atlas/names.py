@@ -10,6 +10,7 @@ from app.atlas.vectors import Ints
 
 NAMED = 3  # terms in a name
 KEPT = 8  # terms kept of a group
+COMMON = 0.02  # the share of a group that has a term, at least
 NAMELESS = "no common words"
 TOKEN_SOURCES = ("top-tokens", "vocab-projection", "position")  # labels that nobody wrote
 
@@ -45,12 +46,14 @@ class Named(NamedTuple):
 
 
 def token_term(text: str) -> str | None:
-    """A token as a term: without case and space around it, ``-ing`` for a piece that continues a word. None where it is
-    no word: signs, single letters of an alphabet, pieces of one or two letters, pieces of characters."""
+    """A token as a term: without case and space around it, ``-ing`` for a piece that continues a word; signs stand for
+    themselves. None for space alone, for pieces of one or two letters and for pieces of characters."""
     word = text.strip().casefold()
-    if "\\x" in word or "\ufffd" in word or not any(ch.isalnum() for ch in word):
+    if not word.isprintable() or not word or "\\x" in word or "\ufffd" in word:
         return None
-    piece = not text[:1].isspace() and text[:1].islower()
+    if text[:1].isspace() or not word.isalpha():
+        return word
+    piece = text[:1].islower()
     if word.isascii() and len(word) < (3 if piece else 2):
         return None
     return f"-{word}" if piece else word
@@ -86,7 +89,7 @@ def terms(n: int, tokens: Ints, counts: Ints, texts: Sequence[str], labels: Sequ
 def label_words(label: str, source: str) -> list[str]:
     if source in TOKEN_SOURCES:
         parts = label.removeprefix("promotes ").split(", ")
-        return [word for part in parts if not part.startswith("(") and (word := token_term(f" {part}"))]
+        return [word for part in parts if (word := token_term(f" {part}"))]
     found = (word.casefold() for word in _WORD.findall(label))
     return [word for word in found if word not in _PROSE and len(word) > 1]
 
@@ -94,7 +97,8 @@ def label_words(label: str, source: str) -> list[str]:
 def named(found: Terms, groups: Ints, n_groups: int) -> list[Named]:
     """A name for each group by c-TF-IDF (Grootendorst 2022, BERTopic): tf log(1 + A / f), where tf is the share of the
     group's latents that have the term, f the number of latents that have it in any group or none, and A the mean number
-    of terms a group has. Only terms of two latents or more; in the name those at least half as strong as the first.
+    of terms a group has. Only terms of two latents or more, and of 2% of the group; in the name those at
+    least half as strong as the first.
 
     groups: [n], -1 for none.
     """
@@ -106,7 +110,7 @@ def named(found: Terms, groups: Ints, n_groups: int) -> list[Named]:
     sizes = np.maximum(np.bincount(groups[groups >= 0], minlength=n_groups), 1)
     a = len(found.term) / max(n_groups, 1)
     weight = times / sizes[of_group] * np.log1p(a / everywhere[term])
-    weight[times < 2] = 0
+    weight[times < np.maximum(2, COMMON * sizes[of_group])] = 0
     order = np.lexsort((term, -weight, of_group))
     order = order[weight[order] > 0]
     begins = np.searchsorted(of_group[order], np.arange(n_groups + 1))
@@ -120,5 +124,5 @@ def _named(strongest: list[tuple[str, float]]) -> Named:
     if not strongest:
         return Named(NAMELESS, [], [])
     least = strongest[0][1] / 2
-    name = ", ".join(word for word, weight in strongest[:NAMED] if weight >= least)
+    name = " · ".join(word for word, weight in strongest[:NAMED] if weight >= least)
     return Named(name, [word for word, _ in strongest], [weight for _, weight in strongest])
