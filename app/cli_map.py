@@ -74,7 +74,11 @@ def told(made: "Made") -> list[str]:
             f"nearest kept ({kept['sample']:,} latents)."
         )
     lines.append(
-        f"{sizes[0]} regions, {sizes[1]} clusters; {row.placed - row.clustered:,} latents in no cluster. "
+        f"{_many(sizes[0], 'region')}, {_many(sizes[1], 'cluster')}; {row.placed - row.clustered:,} latents in no cluster. "
         f"{'Saved' if made.fresh else 'It was there already'} as version {row.version}."
     )
     return lines
+
+
+def _many(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

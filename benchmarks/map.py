@@ -24,7 +24,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.atlas import knn, layout, tiles
-from app.atlas.make import SAMPLE, Laid, Recipe, Watch, _saved
+from app.atlas.make import SAMPLE, Laid, Recipe, Watch, finish
 from app.atlas.places import apart, frame
 from app.atlas.quality import quality
 from app.atlas.regions import by_density
@@ -131,7 +131,7 @@ def stored(home: Path, n: int, rows: Floats, places: layout.Places, stages: Stag
     laid, vectors = Laid(places, {}, {}), Vectors(rows, np.arange(n))
     made = stages(
         "regions, names, tiles, COPY",
-        lambda: _saved(engine, source, Recipe(), vectors, latents, laid, home, time.monotonic(), Watch()),
+        lambda: finish(engine, source, Recipe(), vectors, latents, laid, home, time.monotonic(), Watch()),
     )
     with engine.connect() as connection:
         asked = [

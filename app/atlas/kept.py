@@ -3,7 +3,6 @@ at all. They lie with the SAE's files and go with them."""
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -45,7 +44,7 @@ def _load(path: Path) -> Arrays | None:
 
 
 def _save(path: Path, arrays: Arrays) -> None:
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f"{path.name}.partial")  # one map of an SAE is made at a time
     try:
         with room(path, "What the map has so far"):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -11,7 +11,7 @@ from app.atlas.extras import extra
 from app.atlas.vectors import Floats, Ints
 
 K = 15
-EXACT = 65_536  # latents up to which the graph is exact on a CPU
+EXACT = 131_072  # latents up to which the graph is exact on a CPU
 EXACT_GPU = 2_097_152
 BLOCK_ELEMENTS = 1 << 26  # of similarities at a time: 256 MiB
 RECALLED = 1_000  # latents on which recall is measured

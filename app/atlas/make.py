@@ -90,7 +90,7 @@ def make_map(
             vectors = _vectors(connection, source, recipe, home)
         laid = _laid(vectors, recipe, Kept(home / source.path), _inputs(source, recipe), device, watch)
         watch.doing("finding regions")
-        return _saved(engine, source, recipe, vectors, latents, laid, home, began, watch)
+        return finish(engine, source, recipe, vectors, latents, laid, home, began, watch)
 
 
 def _vectors(connection: Any, source: Source, recipe: Recipe, home: Path) -> Vectors:
@@ -161,7 +161,7 @@ def _whole(rows: Floats, chosen: Ints, some: Floats, mine: layout.Places, device
     return places
 
 
-def _saved(
+def finish(
     engine: Engine,
     source: Source,
     recipe: Recipe,
@@ -172,6 +172,7 @@ def _saved(
     began: float,
     watch: Watch,
 ) -> Made:
+    """What follows the layout: regions and their names, tiles, the database."""
     square = frame(laid.places)
     grid = apart(square.on_grid(laid.places))
     groups = regions.by_density(grid) if recipe.clusters == "density" else regions.by_hdbscan(grid)
