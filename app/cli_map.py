@@ -74,8 +74,8 @@ def told(made: "Made") -> list[str]:
             f"nearest kept ({kept['sample']:,} latents)."
         )
     lines.append(
-        f"{_many(sizes[0], 'region')}, {_many(sizes[1], 'cluster')}; {row.placed - row.clustered:,} latents in no cluster. "
-        f"{'Saved' if made.fresh else 'It was there already'} as version {row.version}."
+        f"{_many(sizes[0], 'region')}, {_many(sizes[1], 'cluster')}; {row.placed - row.clustered:,} latents in no "
+        f"cluster. {'Saved' if made.fresh else 'It was there already'} as version {row.version}."
     )
     return lines
 
