@@ -390,3 +390,8 @@ def test_versions_differ_with_what_readers_see(database, own, sae):
     second = make_map(MAPPED, Recipe("pca"), database, own.home).row.version
     assert first != second
     assert json.dumps(maps(database)["pca", "decoder"].parameters)
+
+
+def test_without_the_subjects_tokenizer_names_are_made_of_labels(tmp_path, tiny_folder):
+    assert make._texts(tmp_path / "gone") == []
+    assert " the" in make._texts(tiny_folder)
