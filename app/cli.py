@@ -12,6 +12,7 @@ import typer
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
 from app.cli_infer import infer
+from app.cli_map import make_map
 from app.cli_progress import watching
 from app.cli_saes import formats, import_sae, remove
 from app.cli_server import check_port, run_app
@@ -35,6 +36,7 @@ app.command()(remove)
 app.command()(harvests)
 app.command()(harvest)
 app.command()(infer)
+app.command("map")(make_map)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
 Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]
@@ -220,7 +222,7 @@ def main() -> None:
         raise SystemExit(1) from None
     finally:
         signal.signal(signal.SIGINT, before)
-    if status == 130 and sys.argv[1:2] in (["demo"], ["harvest"], ["train"]):
+    if status == 130 and sys.argv[1:2] in (["demo"], ["harvest"], ["map"], ["train"]):
         typer.echo("\nStopped. The same command carries on from here.", err=True)
     if isinstance(status, int) and status:
         raise SystemExit(status)

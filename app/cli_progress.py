@@ -1,4 +1,4 @@
-"""A harvest's progress on stderr: a bar where there is a terminal, else lines; and the same for the run's row."""
+"""Progress on stderr: a bar where there is a terminal, else lines; a harvest's is written to its run's row as well."""
 
 import sys
 from collections.abc import Iterator
@@ -72,6 +72,41 @@ class Bar:
 
     def close(self) -> None:
         self._bar.stop()
+
+
+class Stages:
+    """The stages of something that reads no tokens: a line for each, and where there is a terminal a bar under it."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(bar_width=20), TimeElapsedColumn(),
+            TimeRemainingColumn(), console=Console(stderr=True), disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+        self._task = self._bar.add_task("", total=None)
+
+    def doing(self, stage: str) -> None:
+        if self._bar.disable:
+            typer.echo(f"{stage} ...", err=True)
+        self._bar.start()
+        self._bar.reset(self._task, description=stage, total=None)
+
+    def done(self, done: int, total: int) -> None:
+        self._bar.update(self._task, completed=done, total=total)
+
+    def close(self) -> None:
+        self._bar.stop()
+
+
+@contextmanager
+def staged() -> Iterator[Stages]:
+    shown = Stages()
+    try:
+        yield shown
+    finally:
+        shown.close()
 
 
 @contextmanager

@@ -177,6 +177,26 @@ class DecoderUnavailable(SaescopeError):
     status = 422
 
 
+class MapImpossible(SaescopeError):
+    code = "map_impossible"
+    status = 422
+
+
+class MapRunning(SaescopeError):
+    code = "map_running"
+    status = 409
+
+
+class UnknownMap(SaescopeError):
+    code = "map_unknown"
+    status = 404
+
+
+class TileOutOfRange(SaescopeError):
+    code = "tile_out_of_range"
+    status = 404
+
+
 class TooLarge(SaescopeError):
     code = "too_large"
     status = 422

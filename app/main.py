@@ -42,6 +42,7 @@ from app.web.heads import router as heads
 from app.web.inspection import router as inspection
 from app.web.intervention import router as intervention
 from app.web.limits import Limits
+from app.web.maps import router as maps
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
 from app.web.reference import ABOUT, TAGS, summarise
@@ -51,8 +52,8 @@ from app.web.runs import router as runs
 from app.web.state import State, target
 from app.web.static_files import CompressedStaticFiles
 
-# Parquet holds compressed columns.
-_AS_IT_IS = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.apache.parquet")
+# Parquet holds compressed columns; a map's tiles shrink little.
+_AS_IT_IS = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.apache.parquet", "application/octet-stream")
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -114,6 +115,7 @@ def create_app(settings: Settings) -> FastAPI:
         alike,
         intervention,
         attribution,
+        maps,
         runs,
         patterns,
         fallback,

@@ -97,6 +97,23 @@ def card_json(slug: str, index: int) -> str:
     return f"/saes/{_slug(slug)}/features/{index}/card.json"
 
 
+def maps_json(slug: str) -> str:
+    return f"/saes/{_slug(slug)}/maps.json"
+
+
+def map_json(slug: str, version: str) -> str:
+    return f"/saes/{_slug(slug)}/map/{version}.json"
+
+
+def map_tiles(slug: str, version: str) -> str:
+    """Of every tile, with {z}, {x} and {y} in the place of its numbers."""
+    return f"/saes/{_slug(slug)}/map/{version}/{{z}}/{{x}}/{{y}}.bin"
+
+
+def map_density(slug: str, version: str) -> str:
+    return f"/saes/{_slug(slug)}/map/{version}/density.png"
+
+
 def embed(slug: str, index: int, **panels: object) -> str:
     return f"/saes/{_slug(slug)}/features/{index}/embed" + _query(**panels)
 

@@ -161,7 +161,7 @@ def copying(settings: Settings, latents: int) -> dict[str, Any]:
     """Latents a second into a fresh partition, index and all, with 55 examples each."""
     from app.harvest.examples import example_columns
     from app.store import tables as t
-    from app.store.bulk import _EXAMPLE_TYPES, _LATENT_TYPES, _fill_partition, _rows
+    from app.store.bulk import _EXAMPLE_TYPES, _LATENT_TYPES, _rows, fill_partition
     from app.store.engine import database_url, sync_engine
     from app.store.migrate import migrate
 
@@ -180,8 +180,8 @@ def copying(settings: Settings, latents: int) -> dict[str, Any]:
             chunks = list(example_columns(done.harvesters[0], text.lengths()))
             rows = sum(_rows(chunk) for chunk in chunks)
             start = time.perf_counter()
-            _fill_partition(connection, t.latent.name, 999_999, _LATENT_TYPES, [columns])
-            _fill_partition(connection, t.example.name, 999_999, _EXAMPLE_TYPES, iter(chunks))
+            fill_partition(connection, t.latent.name, 999_999, _LATENT_TYPES, [columns])
+            fill_partition(connection, t.example.name, 999_999, _EXAMPLE_TYPES, iter(chunks))
             out.append(time.perf_counter() - start)
             work.rollback()
     n = sae.config.n_latents

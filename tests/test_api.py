@@ -9,6 +9,7 @@ from fastapi.testclient import TestClient
 from jsonschema import Draft202012Validator
 
 from app import errors
+from app.atlas.make import Recipe, make_map
 from app.demo.run import SLUG as DEMO
 from app.harvest.job import Job, run_job
 from app.main import create_app
@@ -28,6 +29,7 @@ def documented(settings, harvested, tiny, sequences):
     folder = public_folder() / DEMO
     saelens.write(folder, random_sae(latents=4096, k=64), matrices=torch.float32, metadata={})
     run_job(Job(DEMO, folder, "test text", 64, harvested[1]), tiny, sequences, engine, own.home)
+    make_map(DEMO, Recipe("pca"), engine, own.home)
     engine.dispose()
     with TestClient(create_app(own)) as client:
         yield client
@@ -87,7 +89,9 @@ def test_every_twin_is_answered_as_documented(documented, schema):
     for path, method, told in operations(schema):
         if method != "get" or not path.endswith(".json"):
             continue
-        there = path.replace("{slug}", DEMO).replace("{index}", str(alive["index"]))
+        version = documented.get(f"/saes/{DEMO}/maps.json").json()["items"][0]["version"]
+        there = path.replace("{slug}", DEMO).replace("{version}", version)
+        there = there.replace("{index}", str(alive["index"]))
         there = there.replace("{kind}", "top").replace("{rank}", "0")
         there = there.replace("{run}", str(run) if path.startswith("/harvests") else kept)
         query = example_query(told.get("parameters", []))

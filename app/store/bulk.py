@@ -149,7 +149,7 @@ def save_harvest(
             (t.context, _CONTEXT_TYPES, contexts),
             (t.posting, _POSTING_TYPES, postings),
         ):
-            _fill_partition(connection, table.name, sae_id, types, chunks)
+            fill_partition(connection, table.name, sae_id, types, chunks)
         return sae_id
 
 
@@ -237,14 +237,18 @@ def _drop_revision(connection: Connection, slug: str, revision: str) -> None:
         connection.execute(delete(t.sae).where(t.sae.c.id == old))
 
 
-def _fill_partition(connection: Connection, table: str, sae_id: int, types: dict[str, str], chunks: Chunks) -> None:
+def fill_partition(connection: Connection, table: str, sae_id: int, types: dict[str, str], chunks: Chunks) -> None:
+    """Copy rows (without sae_id) into the SAE's partition of ``table``, which is made and attached if there is none."""
     partition = f"{table}_{sae_id}"
-    connection.execute(text(f"CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE)"))
+    fresh = connection.execute(text("SELECT to_regclass(:name)"), {"name": partition}).scalar() is None
+    if fresh:
+        connection.execute(text(f"CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE)"))
     whole = ({"sae_id": Fixed(np.full(_rows(chunk), sae_id)), **chunk} for chunk in chunks)
     copy_in(connection, sql.Identifier(partition), types, whole)
-    # The check spares ATTACH its scan of the rows.
-    connection.execute(text(f"ALTER TABLE {partition} ADD CHECK (sae_id = {sae_id})"))
-    connection.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES IN ({sae_id})"))
+    if fresh:
+        # The check spares ATTACH its scan of the rows.
+        connection.execute(text(f"ALTER TABLE {partition} ADD CHECK (sae_id = {sae_id})"))
+        connection.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES IN ({sae_id})"))
     connection.execute(text(f"ANALYZE {partition}"))
 
 

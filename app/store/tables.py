@@ -193,7 +193,76 @@ posting = Table(
     postgresql_partition_by="LIST (sae_id)",
 )
 
-PARTITIONED = (latent, example, context, posting)
+map_ = Table(
+    "map",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("sae_id", ForeignKey("sae.id", ondelete="CASCADE"), nullable=False),
+    Column("method", Text, nullable=False),
+    Column("on", Text, nullable=False),
+    Column("version", Text, nullable=False),  # of its content; part of its tiles' addresses
+    Column("parameters", JSONB, nullable=False),
+    Column("facts", JSONB, nullable=False),
+    Column("quality", JSONB, nullable=False),
+    Column("placed", Integer, nullable=False),
+    Column("unplaced", Integer, nullable=False),
+    Column("clustered", Integer, nullable=False),
+    Column("frame", ARRAY(Double), nullable=False),
+    Column("raster", LargeBinary, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    UniqueConstraint("sae_id", "method", "on"),
+)
+
+map_point = Table(
+    "map_point",
+    metadata,
+    Column("sae_id", Integer, primary_key=True, autoincrement=False),
+    Column("map_id", Integer, primary_key=True, autoincrement=False),
+    Column("latent", Integer, primary_key=True, autoincrement=False),
+    Column("layout_x", REAL, nullable=False),
+    Column("layout_y", REAL, nullable=False),
+    Column("x", Integer, nullable=False),
+    Column("y", Integer, nullable=False),
+    Column("rank", Integer, nullable=False),
+    Column("z", SmallInteger, nullable=False),
+    Column("region", Integer),
+    Column("cluster", Integer),
+    Index("map_point_by_region", "sae_id", "map_id", "region", "rank"),
+    Index("map_point_by_cluster", "sae_id", "map_id", "cluster", "rank"),
+    postgresql_partition_by="LIST (sae_id)",
+)
+
+map_cluster = Table(
+    "map_cluster",
+    metadata,
+    Column("map_id", ForeignKey("map.id", ondelete="CASCADE"), primary_key=True),
+    Column("level", SmallInteger, primary_key=True, autoincrement=False),
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("parent", Integer),
+    Column("name", Text, nullable=False),
+    Column("terms", ARRAY(Text), nullable=False),
+    Column("scores", ARRAY(REAL), nullable=False),
+    Column("size", Integer, nullable=False),
+    Column("alive", Integer, nullable=False),
+    Column("density", REAL),
+    Column("centre", Integer, nullable=False),
+    Column("x", Integer, nullable=False),
+    Column("y", Integer, nullable=False),
+)
+
+map_tile = Table(
+    "map_tile",
+    metadata,
+    Column("map_id", ForeignKey("map.id", ondelete="CASCADE"), primary_key=True),
+    Column("z", SmallInteger, primary_key=True, autoincrement=False),
+    Column("x", Integer, primary_key=True, autoincrement=False),
+    Column("y", Integer, primary_key=True, autoincrement=False),
+    Column("points", LargeBinary, nullable=False),
+    Column("colours", LargeBinary, nullable=False),  # one byte a point and colour, colour after colour
+)
+
+PARTITIONED = (latent, example, context, posting, map_point)
 
 TOP = 10  # the interval code of top contexts; 0 to 9 are the tenths of the activation range
 RANDOM, NEAR = 11, 12  # contexts in which the latent does not fire
