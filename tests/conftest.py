@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from filelock import FileLock
 
 from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
@@ -50,7 +51,8 @@ def cache():
 
 @pytest.fixture(scope="session")
 def real_folder(cache):
-    return prepare_subject(cache)
+    with FileLock(cache / "preparing"):  # other workers may be at it
+        return prepare_subject(cache)
 
 
 @pytest.fixture(scope="session")

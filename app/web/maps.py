@@ -53,7 +53,7 @@ async def map_json(request: Request, slug: str, version: str) -> Response:
     return json_of(data)
 
 
-@router.get("/saes/{slug}/map/{version}/{z}/{x}/{y}.bin", response_class=Response)
+@router.get("/saes/{slug}/map/{version}/{z}/{x}/{y}.bin", response_class=Response, summary="A tile of a map")
 async def tile(
     request: Request,
     slug: str,
@@ -78,7 +78,7 @@ async def tile(
     return Response(data, media_type="application/octet-stream", headers=KEPT)
 
 
-@router.get("/saes/{slug}/map/{version}/density.png", response_class=Response)
+@router.get("/saes/{slug}/map/{version}/density.png", response_class=Response, summary="A picture of a map")
 async def density(request: Request, slug: str, version: str) -> Response:
     """Where all of the map's latents are, as a picture of 512 x 512; the more, the less transparent."""
     async with state_of(request).database.connect() as db:
