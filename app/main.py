@@ -154,6 +154,9 @@ async def _refuse(request: Request, error: Exception) -> Response:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"][1:]) or "request"
         shown = BadRequest(f"{name} does not fit: {first['msg'].lower()}.", field=name)
+        if first["type"] == "extra_forbidden":
+            sentence = f"There is no field {name[:100]!r} here; /api/docs lists those there are."
+            shown = BadRequest(sentence, field=name[:100])
         if first.get("type") == "json_invalid":
             shown = BadRequest("The body is not JSON.", field="body")
         elif first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):

@@ -209,6 +209,11 @@ def api_contexts() -> str:
     return "/api/inspect/contexts"
 
 
+def intervene_effect(**state: object) -> str:
+    """What edits change in a text itself: the part of /intervene that is fetched when a stream has ended."""
+    return "/intervene/effect" + _query(**state)
+
+
 def intervene(**state: object) -> str:
     """A text without and with latents edited; ``feature``, ``kind`` and ``strength`` are lists of one length."""
     return "/intervene" + _query(**state)

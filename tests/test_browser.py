@@ -277,9 +277,10 @@ def test_steering_streams_stops_and_says_what_is_wrong(browser, site, app):
     page.get_by_role("button", name="Go on").click()
     page.locator("#result .heat").nth(1).wait_for()
     page.locator("#stop[hidden]").wait_for(state="attached")
-    for shown in page.locator("#result .heat").all_inner_texts():
+    for shown in page.locator("#result .halves .heat").all_inner_texts():
         assert shown.startswith("Paris is")
         assert len(shown) > len("Paris is") + 10
+    page.get_by_role("heading", name="What the edits change in the text itself").wait_for()
     assert "text=Paris+is" in page.url
     page.fill("input[name=max_new]", "512")
     page.get_by_role("button", name="Go on").click()
@@ -288,6 +289,7 @@ def test_steering_streams_stops_and_says_what_is_wrong(browser, site, app):
     page.get_by_role("button", name="Stop").click()
     page.locator("#stop[hidden]").wait_for(state="attached")
     assert page.locator("[role=alert]").count() == 0
+    page.get_by_text("of 512 tokens").wait_for()
     written = page.inner_text("#result")
     deadline = time.monotonic() + 20  # well before 512 tokens would be written
     while app.state.saescope.engine.pending and time.monotonic() < deadline:

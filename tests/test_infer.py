@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
@@ -17,10 +18,10 @@ from fastapi.testclient import TestClient
 from app.errors import EngineBusy, EngineUnavailable, InvalidSAE, PathRefused, TextTooLong
 from app.infer import client as module
 from app.infer import wire
-from app.infer.client import Services
+from app.infer.client import Services, _with
 from app.live.edit import Edit
 from app.live.jobs import GenerateJob
-from app.live.prompt import Target
+from app.live.prompt import PromptRun, Target
 from app.main import create_app
 from app.store import queries as q
 from app.store.engine import async_engine, database_url
@@ -439,6 +440,47 @@ def test_a_server_that_is_no_inference_service_is_one_that_does_not_answer(web, 
         await services.close()
 
     asyncio.run(ask())
+
+
+@pytest.mark.parametrize(
+    ("body", "encoding"),
+    [(b"null", ""), (b"[]", ""), (b"{}\n", ""), (b'{"seconds": 1, "batch": 1}\nPK', ""), (b'{"answer": 1}\n', ""),
+     (b'{"error": 5}\n', ""), (b"no gzip", "gzip")],
+)  # fmt: skip
+def test_one_that_answers_something_else_is_one_that_does_not_answer(settings, aim, body, encoding):
+    class Other(BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers["content-length"]))
+            self.send_response(200)
+            self.send_header("content-length", str(len(body)))
+            if encoding:
+                self.send_header("content-encoding", encoding)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+
+    async def ask():
+        services = Services([f"http://127.0.0.1:{server.server_port}"], settings.home)
+        for work in (services.read([aim], "who is there"), anext(services.run([aim], short()))):
+            with pytest.raises(EngineUnavailable):
+                await work
+        await services.close()
+
+    asyncio.run(ask())
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_run_without_a_reading_that_was_asked_for_is_none():
+    run = PromptRun([0], ["a"], [True])
+    assert _with(run, []) is run
+    with pytest.raises(KeyError):
+        _with(run, ["revision"])
 
 
 def test_errors_come_over_as_they_were():

@@ -150,7 +150,10 @@ def test_attributions_agree_with_ablation_and_gradients_of_ones_own(client, tiny
     ("path", "body", "status", "says"),
     [
         ("/api/effect", {"edits": [{"feature": f"{SLUG}/40"}]}, 422, "0 to 39"),
-        ("/api/effect", {"edits": [{"feature": "7"}]}, 422, "SLUG/NUMBER"),
+        ("/api/effect", {"edits": [{"feature": "seven"}]}, 422, "SLUG/NUMBER"),
+        ("/api/effect", {"edits": [{"feature": f"{SLUG}/7", "positions": [1 << 63]}]}, 422, "positions"),
+        ("/api/effect", {"edits": [{"feature": f"{SLUG}/7", "knd": "ablate"}]}, 422, "no field 'edits.0.knd'"),
+        ("/api/attribute", {"metric": "logprob"}, 422, "no field 'metric'"),
         ("/api/effect", {"edits": [{"feature": "nowhere/7"}]}, 404, "no SAE"),
         ("/api/effect", {"edits": [{"feature": f"{SLUG}/7", "kind": "burn"}]}, 422, "kind"),
         ("/api/effect", {"edits": [{"feature": f"{SLUG}/7", "strength": "NaN"}]}, 422, "strength"),
@@ -174,6 +177,20 @@ def test_what_does_not_fit_is_one_sentence(client, path, body, status, says):
     assert answer.status_code == status, answer.text
     assert says in answer.json()["message"]
     assert client.app.state.saescope.engine.pending == 0
+
+
+def test_a_number_alone_is_a_feature_of_the_only_sae(client):
+    alone, named = (
+        asked(client, "/api/effect", edits=[{"feature": name}]) for name in ("7", f"{SLUG}/7")
+    )  # fmt: skip
+    assert alone == named
+
+
+def test_next_to_no_temperature_is_none(client):
+    cold, none = (
+        asked(client, "/api/generate", edits=[{"feature": "7"}], max_new=3, temperature=t) for t in (1e-320, 0)
+    )  # fmt: skip
+    assert [s["baseline"]["token_id"] for s in cold["steps"]] == [s["baseline"]["token_id"] for s in none["steps"]]
 
 
 def test_pages_show_what_the_api_answers(client):

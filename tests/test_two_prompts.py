@@ -199,9 +199,18 @@ def test_runs_without_a_common_sae_and_saes_that_are_gone(client, own):
     assert gone["both"]
     assert all(x["url"] is None and x["max"] > 0 for x in gone["both"])
     assert "no longer here" in client.get("/inspect/compare", params={"run": one, "other_run": third}).text
+    pinned = {"run": one, "other_run": third, "pin": f"{gone['address']}/999999999"}
+    found = client.get("/inspect/compare.json", params=pinned).json()["result"]["saes"][0]["pinned"]
+    assert [(x["index"], x["difference"], x["first"]["position"]) for x in found] == [(999999999, 0, None)]
     away = client.get("/inspect/compare.json", params={"run": one, "other": "new"})
     assert away.status_code == 422
     assert "no longer here" in away.json()["message"]
+
+
+def test_a_text_that_no_database_takes_is_not_kept(client):
+    answer = client.post("/inspect/compare/keep", data={"text": "a\0b", "other": "hi", "sae": A})
+    assert answer.status_code == 422
+    assert "NUL character" in answer.text
 
 
 def contrasted(client, **query):
@@ -283,6 +292,9 @@ def test_the_page_of_two_sides_takes_a_text_a_line_and_keeps_long_ones(client, m
         ("contrast", {"on": "some"}, 422, "on"),
         ("contrast", {"there": ["\ud800"]}, 422, "surrogate"),
         ("contrast", {"there_run": ["a\0b"]}, 404, "no inspection"),
+        ("contrast", {"here": [], "here_run": [""]}, 422, "first side has no text"),
+        ("contrast", {"label": "\0"}, 422, "no label holds"),
+        ("compare", {"label": "\0"}, 422, "no label holds"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_one_sentence(client, path, query, status, says):

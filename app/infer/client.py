@@ -5,7 +5,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import AsyncGenerator, Awaitable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,10 @@ class _Gone(Exception):
     """A service that cannot be reached, breaks off, or answers what no inference service does."""
 
 
+# What comes of reading what no inference service wrote.
+_UNREADABLE = (
+    ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile, httpx2.TransportError, httpx2.DecodingError
+)  # fmt: skip
 _ELSEWHERE = (_Gone, EngineBusy, EngineStopped, TokenWrong)  # what another service may do better
 
 
@@ -91,7 +95,7 @@ class Services:
             service = self._choose(refusals)
             try:
                 with service.working():
-                    return self._cache.add(key, await self._read(service, body))
+                    return self._cache.add(key, await self._read(service, body, {t.revision for t in missing}))
             except _ELSEWHERE as error:
                 refusals[service] = _noted(service, error)
 
@@ -130,7 +134,7 @@ class Services:
         async def one(service: _Service) -> None:
             try:
                 with service.working():
-                    await self._read(service, body)
+                    await self._read(service, body, {target.revision})
             except _ELSEWHERE as error:
                 _noted(service, error)
 
@@ -156,12 +160,13 @@ class Services:
             raise min(busy, key=lambda error: float(error.detail.get("retry_after", 1)))
         raise next(iter(refusals.values()))
 
-    async def _read(self, service: _Service, body: bytes) -> PromptRun:
+    async def _read(self, service: _Service, body: bytes, revisions: Collection[str]) -> PromptRun:
         try:
             async with aclosing(self._answer(service, "/read", body)) as answers:
                 answer = await anext(answers)
-                return wire.run_read(await self._patiently(service, answer.aread()))
-        except (ValueError, KeyError, BadZipFile, httpx2.TransportError) as error:
+                run = wire.run_read(await self._patiently(service, answer.aread()))
+            return _with(run, revisions)
+        except _UNREADABLE as error:
             raise _Gone(f"its answer cannot be read ({type(error).__name__})") from error
 
     async def _answers(self, service: _Service, body: bytes, job: Job[A]) -> AsyncGenerator[A, None]:
@@ -175,7 +180,7 @@ class Services:
                     if "done" in told:
                         return
                     answer = wire.answer_read(job, told["answer"])
-                except (StopAsyncIteration, ValueError, KeyError, TypeError, httpx2.TransportError) as error:
+                except (StopAsyncIteration, *_UNREADABLE) as error:
                     raise _Gone(f"its answer broke off ({type(error).__name__})") from error
                 yield answer
 
@@ -195,7 +200,7 @@ class Services:
             if answer.status_code != 200:
                 try:
                     raise wire.error_read(json.loads(await answer.aread()))
-                except (ValueError, KeyError, TypeError, httpx2.TransportError):
+                except _UNREADABLE:
                     raise _Gone(f"it answers {answer.status_code}, and not as an inference service does") from None
             yield answer
         finally:
@@ -218,6 +223,16 @@ class Services:
         finally:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
+
+
+def _with(run: PromptRun, revisions: Collection[str]) -> PromptRun:
+    """
+    Raises:
+        KeyError: a reading is missing.
+    """
+    for revision in revisions:
+        run.readings[revision]
+    return run
 
 
 def _noted(service: _Service, error: Exception) -> SaescopeError:

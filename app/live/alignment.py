@@ -1,12 +1,11 @@
 """Two texts' tokens, lined up."""
 
-from collections import Counter
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
 Kind = Literal["equal", "replaced", "only_first", "only_second"]
-PAIRS = 300_000  # of equal tokens; beyond them frequent tokens no longer begin a match, so that time stays bounded
+SMALL = 250_000  # tokens of one text times tokens of the other
 
 
 class Column(NamedTuple):
@@ -18,23 +17,55 @@ class Column(NamedTuple):
 
 
 def align(first: Sequence[int], second: Sequence[int]) -> list[Column]:
-    """Every token of both texts once, in order: the longest runs of equal ids beside each other (difflib), what lies
-    between two of them paired token by token as far as both go on. Exchanging the texts exchanges the columns' places
-    and nothing else."""
+    """Every token of both texts once, in order: equal ids beside each other, what lies between two of them paired token
+    by token as far as both go on. Short texts are matched by their longest runs (difflib); for longer ones, where that
+    may take minutes, by a longest common subsequence. Exchanging the texts exchanges the columns' places and nothing
+    else."""
     if (list(second), len(second)) < (list(first), len(first)):
         return [Column(_OTHER[kind], b, a) for kind, a, b in align(second, first)]
-    both = Counter(first), Counter(second)
-    many = sum(count * both[1][token] for token, count in both[0].items()) > PAIRS
     start, end = _common(first, second)
     a, b = first[start : len(first) - end], second[start : len(second) - end]
     columns = [Column("equal", place, place) for place in range(start)]
-    for tag, i, to_i, j, to_j in SequenceMatcher(None, a, b, autojunk=many).get_opcodes():
-        alike = min(to_i - i, to_j - j)
-        kind: Kind = "equal" if tag == "equal" else "replaced"
-        columns += [Column(kind, start + i + n, start + j + n) for n in range(alike)]
-        columns += [Column("only_first", start + n, None) for n in range(i + alike, to_i)]
-        columns += [Column("only_second", None, start + n) for n in range(j + alike, to_j)]
+    i = j = 0
+    for next_i, next_j in [*(_by_runs(a, b) if len(a) * len(b) <= SMALL else _by_count(a, b)), (len(a), len(b))]:
+        alike = min(next_i - i, next_j - j)
+        columns += [Column("replaced", start + i + n, start + j + n) for n in range(alike)]
+        columns += [Column("only_first", start + n, None) for n in range(i + alike, next_i)]
+        columns += [Column("only_second", None, start + n) for n in range(j + alike, next_j)]
+        if next_i < len(a):
+            columns.append(Column("equal", start + next_i, start + next_j))
+        i, j = next_i + 1, next_j + 1
     return columns + [Column("equal", len(first) - n, len(second) - n) for n in range(end, 0, -1)]
+
+
+def _by_runs(a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
+    """Pairs of equal tokens, rising."""
+    blocks = SequenceMatcher(None, a, b, autojunk=False).get_matching_blocks()
+    return [(block.a + n, block.b + n) for block in blocks for n in range(block.size)]
+
+
+def _by_count(a: Sequence[int], b: Sequence[int]) -> list[tuple[int, int]]:
+    """As many pairs of equal tokens as there can be, rising (Hyyrö 2004, "Bit-Parallel LCS-length Computation
+    Revisited"). Bit j of row i is 0 where a[:i + 1] has more in common with b[:j + 1] than with b[:j]."""
+    places: dict[int, int] = {}
+    for j, token in enumerate(b):
+        places[token] = places.get(token, 0) | 1 << j
+    row = whole = (1 << len(b)) - 1
+    rows = []
+    for token in a:
+        both = row & places.get(token, 0)
+        row = ((row + both) | (row - both)) & whole
+        rows.append(row)
+    pairs, i, j = [], len(a) - 1, len(b) - 1
+    while i >= 0 and j >= 0:
+        if rows[i] >> j & 1:
+            j -= 1
+        elif i and not rows[i - 1] >> j & 1:
+            i -= 1
+        else:
+            pairs.append((i, j))
+            i, j = i - 1, j - 1
+    return pairs[::-1]
 
 
 _OTHER: dict[Kind, Kind] = {

@@ -131,7 +131,11 @@ def differences(
         sorted(told(part), key=lambda d: (-abs(d.difference), d.index))[:top] for part in parts
     )
     counts = (len(parts[0]), len(parts[1]), len(parts[2]))
-    return Differences(only_first, only_second, both, counts, told(np.array(chosen, dtype=np.int64)))
+    known = [index for index in chosen if index < len(scale.peak)]  # of an SAE that is gone no more is known
+    shown = {d.index: d for d in told(np.array(known, dtype=np.int64))}
+    silent = Side(0.0, 0.0, None)
+    pinned = [shown.get(index) or Difference(index, silent, silent, 0.0) for index in chosen]
+    return Differences(only_first, only_second, both, counts, pinned)
 
 
 def contrast(

@@ -1,11 +1,14 @@
 """An edit of an SAE's latent."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+Place = Annotated[int, Field(ge=0, lt=1 << 31)]  # checked where an edit comes over the wire
 Kind = Literal["ablate", "clamp", "scale", "add", "steer", "project"]
 MAX_EDITS = 32
 MAX_AMOUNT = 1e9  # beyond it decoder rows leave fp32
@@ -34,7 +37,7 @@ class Edit:
     latent: int
     kind: Kind
     amount: float = 0.0
-    positions: Literal["all", "generated"] | frozenset[int] = "all"
+    positions: Literal["all", "generated"] | frozenset[Place] = "all"
 
     @property
     def encodes(self) -> bool:

@@ -12,6 +12,7 @@ from app.live.editing import Editing, check_finite
 from app.live.jobs import Step
 from app.sae.base import SAE
 
+COLDEST = 1e-6  # below it the likeliest token is taken: logits over less leave what noise can be added to
 _SPANS = {
     "max_new": "at least 1", "temperature": "0 or more", "top_p": "above 0 and at most 1", "seed": "0 to 2^63 - 1",
 }  # fmt: skip
@@ -121,7 +122,7 @@ class _Draw:
 
     def __call__(self, logits: Tensor) -> Tensor:
         """logits: [rows, vocabulary] fp32 -> [rows] int64."""
-        if self._temperature == 0:
+        if self._temperature < COLDEST:
             return logits.argmax(-1)
         noise = -torch.empty(logits.shape[1], dtype=torch.float64).exponential_(generator=self._generator).log()
         scaled = nucleus(logits.double() / self._temperature, self._top_p)

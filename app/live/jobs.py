@@ -4,11 +4,15 @@ app.live.steps does the work.
 """
 
 from dataclasses import dataclass
-from typing import Generic, Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
+
+from pydantic import Field
 
 from app.live.edit import Edit
 
 A = TypeVar("A")
+Count = Annotated[int, Field(ge=1, lt=1 << 31)]  # these are checked where a job comes over the wire
+Position = Annotated[int, Field(ge=0, lt=1 << 31)] | None
 
 
 class Job(Generic[A]):
@@ -48,7 +52,7 @@ class GenerateJob(Job[Step]):
     text: str
     chat: bool
     edits: list[Edit]
-    max_new: int
+    max_new: Count
     temperature: float
     top_p: float
     seed: int
@@ -76,8 +80,8 @@ class EffectJob(Job[EffectAnswer]):
     text: str
     chat: bool
     edits: list[Edit]
-    position: int | None
-    top: int
+    position: Position
+    top: Count
     by: Literal["probability", "logprob"]
     job: Literal["effect"] = "effect"
 
@@ -126,11 +130,11 @@ class AttributeJob(Job[AttributeAnswer]):
 
     text: str
     chat: bool
-    position: int | None
+    position: Position
     token: int | str | None
     against: int | str | None
     kind: Literal["logit", "logprob"]
-    top: int
+    top: Count
     job: Literal["attribute"] = "attribute"
 
 

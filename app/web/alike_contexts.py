@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.web.inspect_contexts import NAMES
 
@@ -34,6 +34,8 @@ class AlikeQuery(AlikeScope):
 
 class AlikeBody(AlikeScope):
     """POST /api/inspect/contexts. ``sae`` may be left out if there is one here."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt field is no wish for its default
 
     text: str = Field(description="What is read, with BOS put before it.")
     sae: str | None = Field(default=None, description="SLUG or SLUG@REVISION.")

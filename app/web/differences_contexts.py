@@ -2,9 +2,11 @@
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from app.live.alignment import Kind
+from app.store.plain import storable
 from app.web.contexts import SAECard
 from app.web.inspect_contexts import PromptToken
 
@@ -19,7 +21,15 @@ class _Filters(BaseModel):
     def _without_empty(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        return {name: value for name, value in given.items() if value != "" or name in ("text", "other")}
+        full = {name: value for name, value in given.items() if value != "" or name in ("text", "other")}
+        return full | {name: [run for run in full[name] if run] for name in ("here_run", "there_run") if full.get(name)}
+
+    @field_validator("label")
+    @classmethod
+    def _storable(cls, text: str) -> str:
+        if text != storable(text):
+            raise PydanticCustomError("label", "no label holds a NUL or half of a surrogate pair")
+        return text
 
     chat: bool = Field(default=False, description="Read each text as a user's message in the subject's chat template.")
     top: int = Field(default=10, ge=1, le=200, description="How many features to show in each list of an SAE.")
@@ -45,6 +55,8 @@ class TwoPromptsQuery(_TwoPrompts):
 class TwoPromptsBody(_TwoPrompts):
     """POST /api/inspect/compare. ``sae`` is one SAE or several of one subject, and may be left out if there is one
     here, or where kept runs are compared."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt field is no wish for its default
 
     sae: str | list[str] | None = None
 
@@ -150,6 +162,8 @@ class ContrastQuery(_Contrast):
 
 class ContrastBody(_Contrast):
     """POST /api/inspect/contrast. Each of ``here`` and ``there`` is one text, line breaks and all."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt field is no wish for its default
 
     here: list[str] = Field(default=[], max_length=MOST_TEXTS)
     there: list[str] = Field(default=[], max_length=MOST_TEXTS)

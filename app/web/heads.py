@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app import urls
 from app.errors import BadRequest
@@ -12,7 +12,7 @@ from app.live.jobs import HeadsJob
 from app.store import queries as q
 from app.web.api_examples import HEADS
 from app.web.inspection import check_unicode, chosen, read
-from app.web.intervention import first_of, named_feature
+from app.web.intervention import first_of, named_feature, only_sae
 from app.web.refusals import ATTRIBUTING, refused
 from app.web.routes import html, json_of, state_of
 
@@ -20,7 +20,7 @@ router = APIRouter(tags=["live"], responses=refused(*ATTRIBUTING))
 
 
 class HeadsQuery(BaseModel):
-    """/inspect/heads: its URL, and the body of POST /api/inspect/heads. ``token`` is where the latent fires most if it
+    """/inspect/heads: its URL. ``token`` is where the latent fires most if it
     is left out."""
 
     @model_validator(mode="before")
@@ -34,6 +34,12 @@ class HeadsQuery(BaseModel):
     feature: str | None = Field(default=None, max_length=400, description="SLUG/NUMBER.")
     token: int | None = Field(default=None, ge=0, description="The position whose activation is taken apart.")
     chat: bool = False
+
+
+class HeadsBody(HeadsQuery):
+    """POST /api/inspect/heads."""
+
+    model_config = ConfigDict(extra="forbid")
 
 
 class HeadPart(BaseModel):
@@ -81,7 +87,8 @@ async def run_heads(request: Request, query: HeadsQuery) -> HeadsResult:
     text, state = query.text, state_of(request)
     name, index = named_feature(query.feature)
     async with state.database.connect() as db:
-        sae = (await chosen(db, [name], await q.list_saes(db)))[0]
+        known = await q.list_saes(db)
+        sae = (await chosen(db, [only_sae(name, known)], known))[0]
         rows = await q.get_summaries_of(db, [(sae.id, index)])
     if (sae.id, index) not in rows:
         raise BadRequest(f"{sae.slug} has no feature {index}; its features are 0 to {sae.n_latents - 1}.")
@@ -124,6 +131,6 @@ async def heads_page(request: Request, query: Annotated[HeadsQuery, Query()]) ->
 
 
 @router.post("/api/inspect/heads", response_model=HeadsResult)
-async def api_heads(request: Request, body: Annotated[HeadsQuery, Body(openapi_examples=HEADS)]) -> Response:
+async def api_heads(request: Request, body: Annotated[HeadsBody, Body(openapi_examples=HEADS)]) -> Response:
     """A latent on attention outputs at one token, by head and source token."""
     return json_of(await run_heads(request, body))

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import BaseModel, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.live.ranking import By
@@ -55,6 +55,8 @@ class InspectQuery(InspectState):
 class InspectBody(InspectState):
     """POST /api/inspect. ``sae`` is one SAE or several of one subject, and may be left out if there is one here.
     ``token`` limits the ranking to one position; ``keep`` stores the run under /inspect/{run}."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt field is no wish for its default
 
     text: str = Field(description="What is read, with BOS put before it.")
     sae: str | list[str] | None = Field(default=None, description="SLUG or SLUG@REVISION; several of one subject.")

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import BaseModel
 from sqlalchemy.ext.asyncio import AsyncConnection
+from starlette.requests import ClientDisconnect
 
 from app import urls
 from app.errors import BadRequest, SaescopeError, UnknownInspection
@@ -23,7 +24,7 @@ from app.web.api_examples import INSPECT
 from app.web.forms import filled, form_fields
 from app.web.gone import while_there
 from app.web.inspect_build import Read, result
-from app.web.limits import client_of
+from app.web.limits import about_tokens, client_of
 from app.web.refusals import READING, refused
 from app.web.rendering import render_block
 from app.web.routes import html, json_of, state_of
@@ -71,7 +72,11 @@ async def read(request: Request, saes: list[q.SAERecord], text: str, *, chat: bo
     run = state.engine.known(targets, text, chat=chat, predict=predict)
     if run is None:
         with state.limits.request(client_of(request)) as spend:
-            run = await while_there(request, state.engine.read(targets, text, chat=chat, predict=predict))
+            try:
+                run = await while_there(request, state.engine.read(targets, text, chat=chat, predict=predict))
+            except ClientDisconnect:
+                spend(about_tokens(text))
+                raise
             spend(len(run.token_ids))
     wanted = {name: run.readings[name] for name in (sae.revision for sae in saes)}  # more may be known of this text
     return replace(run, readings=wanted, predictions=run.predictions if predict else None)
@@ -167,6 +172,11 @@ async def load_run(request: Request, name: str, query: c.InspectState) -> c.Insp
     return page(request, known, [sae.address for sae in saes], asked, shown, record.made.isoformat(timespec="seconds"))
 
 
+def check_keepable(text: str) -> None:
+    if "\0" in text:
+        raise BadRequest("The text holds a NUL character, so it cannot be kept; take it out, or do not keep it.")
+
+
 async def keep(
     request: Request, saes: list[q.SAERecord], text: str, *, chat: bool, predict: bool
 ) -> tuple[str, PromptRun]:
@@ -175,8 +185,7 @@ async def keep(
     Raises:
         BadRequest: the text holds a NUL, which the database cannot.
     """
-    if "\0" in text:
-        raise BadRequest("The text holds a NUL character, so it cannot be kept; take it out, or do not keep it.")
+    check_keepable(text)
     run = await read(request, saes, text, chat=chat, predict=predict)
     data = await asyncio.to_thread(pack, run)
     async with state_of(request).database.begin() as db:

@@ -1,12 +1,13 @@
 """Interventions and attributions: what is asked and what is answered, typed."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.live.edit import MAX_EDITS, Kind
 from app.web.api_examples import CITY, DEMO, EIFFEL, PLACES
 
+Place = Annotated[int, Field(ge=0, lt=1 << 31)]
 MOST_NEW = 1 << 20  # SAESCOPE_MAX_NEW_TOKENS is the limit; this keeps numbers small
 
 
@@ -15,11 +16,13 @@ class EditBody(BaseModel):
     (of ``scale``: a factor; ``ablate`` and ``project`` take none), or of its activation where ``unit`` says so.
     ``positions``: all, the generated ones, or places in the text."""
 
+    model_config = ConfigDict(extra="forbid")  # a misspelt field is no wish for its default
+
     feature: str = Field(max_length=400, description="SLUG/NUMBER.")
     kind: Kind = Field(default="add", description="What is done to it.")
     strength: float = Field(default=1.0, ge=-1000, le=1000, allow_inf_nan=False, description="How much.")
     unit: Literal["max", "activation"] = Field(default="max", description="What strength counts in.")
-    positions: Literal["all", "generated"] | list[int] = Field(default="all", description="Where it is edited.")
+    positions: Literal["all", "generated"] | list[Place] = Field(default="all", description="Where it is edited.")
 
 
 class _Edited(BaseModel):
@@ -33,6 +36,8 @@ class EffectBody(_Edited):
     are told, the last one where it is left out. ``by``: whether the most changed ones are those of the greatest change
     in probability or in its logarithm, which favours tokens that stay unlikely."""
 
+    model_config = ConfigDict(extra="forbid")  # a misspelt field is no wish for its default
+
     position: int | None = Field(default=None, ge=0, description="Whose next tokens are told; left out, the last.")
     top: int = Field(default=10, ge=1, le=100, description="How many next tokens to tell of each kind.")
     by: Literal["probability", "logprob"] = Field(default="probability", description="What change is measured in.")
@@ -41,6 +46,8 @@ class EffectBody(_Edited):
 class GenerateBody(_Edited):
     """POST /api/generate: the text goes on without and with the edits, drawn with the same noise. ``stream``: steps
     as server-sent events."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt field is no wish for its default
 
     max_new: int = Field(default=40, ge=1, le=MOST_NEW, description="How many tokens are added at most.")
     temperature: float = Field(default=0.7, ge=0, le=10, allow_inf_nan=False, description="0: the likeliest token.")
@@ -156,6 +163,8 @@ class AttributeBody(BaseModel):
     """POST /api/attribute: which latents the prediction after ``position`` (the last where it is left out) hangs on.
     ``token`` is the predicted one as text or id (the likeliest where it is left out), ``against`` another whose logit
     is taken off; ``kind`` logit or logprob."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt field is no wish for its default
 
     text: str = Field(description="What is read, with BOS put before it.")
     sae: str | list[str] | None = Field(default=None, description="SLUG or SLUG@REVISION; several of one subject.")

@@ -22,9 +22,10 @@ from app.web.api_examples import EFFECT, GENERATE
 from app.web.forms import filled, form_fields
 from app.web.gone import while_there
 from app.web.inspection import LONGEST_URL, check_unicode, chosen, keep, tidy
-from app.web.limits import client_of
+from app.web.limits import about_tokens, client_of
 from app.web.presets import preset
 from app.web.refusals import EDITING, Responses, refused
+from app.web.rendering import render_block
 from app.web.routes import html, json_of, state_of
 from app.web.state import target
 
@@ -50,6 +51,7 @@ async def prepared(request: Request, bodies: Sequence[c.EditBody], others: Seque
     wanted = [named_feature(body.feature) for body in bodies]
     async with state_of(request).database.connect() as db:
         known = await q.list_saes(db)
+        wanted = [(only_sae(name, known), index) for name, index in wanted]
         names = list(dict.fromkeys([*(name for name, _ in wanted), *others]))
         saes = await chosen(db, names, known)
         if not saes:
@@ -100,15 +102,26 @@ def _positions(text: str) -> Literal["all", "generated"] | list[int]:
 
 
 def named_feature(text: str) -> tuple[str, int]:
-    """The SAE and the number of SLUG/NUMBER.
+    """The SAE and the number of SLUG/NUMBER; of a number alone, "" for the only SAE there is.
 
     Raises:
         BadRequest: it is none.
     """
     name, _, number = text.strip().rpartition("/")
-    if not name or not number.isascii() or not number.isdigit() or len(number) > 9:
+    if not number.isascii() or not number.isdigit() or len(number) > 9:
         raise BadRequest(f"{text[:60]!r} names no feature; write SLUG/NUMBER.", feature=text[:60])
     return name, int(number)
+
+
+def only_sae(name: str, known: Sequence[q.SAERecord]) -> str:
+    """``name``, or, where it is empty, that of the only SAE there is.
+
+    Raises:
+        BadRequest: there are several, or none.
+    """
+    if not name and len(known) != 1:
+        raise BadRequest("A number alone names a feature where there is one SAE; write SLUG/NUMBER.")
+    return name or known[0].slug
 
 
 async def first_of(request: Request, saes: Sequence[q.SAERecord], job: Job[A], cost: Callable[[A], int]) -> A:
@@ -173,7 +186,7 @@ async def steps_of(request: Request, body: c.GenerateBody, given: Prepared) -> A
     )  # fmt: skip
     sides: tuple[list[int], list[int]] = ([], [])
     shown = ["", ""]
-    prompt = math.ceil(len(body.text.encode()) / 4)  # about its tokens; only the engine counts them
+    prompt = about_tokens(body.text)
     async for step in answers_of(request, given.saes, job, lambda step: 1 if step.number else 1 + prompt):
         tokens: list[c.GeneratedToken | None] = []
         for side, (token, logprob) in enumerate(
@@ -276,7 +289,8 @@ def edits_of(query: c.InterveneQuery) -> list[c.EditBody]:
     return out
 
 
-async def load_intervene(request: Request, query: c.InterveneQuery) -> c.IntervenePage:
+async def load_intervene(request: Request, query: c.InterveneQuery, *, go_on: bool = True) -> c.IntervenePage:
+    """``go_on``: with the texts that are made, which take longest."""
     check_new(request, query.max_new)
     bodies = edits_of(query)
     async with state_of(request).database.connect() as db:
@@ -291,7 +305,7 @@ async def load_intervene(request: Request, query: c.InterveneQuery) -> c.Interve
             top_p=query.top_p, seed=query.seed,
         )  # fmt: skip
         found = await run_effect(request, c.EffectBody(text=text, chat=chat), given)
-        generated = await run_generate(request, asked, given)
+        generated = await run_generate(request, asked, given) if go_on else None
     return c.IntervenePage(
         query=query, text=text or "", chat=chat, edits=given.named if given else [], saes=[sae.slug for sae in known],
         generated=generated, effect=found,
@@ -308,6 +322,13 @@ async def intervene_json(request: Request, query: Annotated[c.InterveneQuery, Qu
 async def intervene(request: Request, query: Annotated[c.InterveneQuery, Query()]) -> Response:
     page = await load_intervene(request, query)
     return html("intervene.html", request, page=page, kinds=get_args(Kind))
+
+
+@router.get("/intervene/effect", response_class=HTMLResponse, include_in_schema=False)
+async def intervene_effect(request: Request, query: Annotated[c.InterveneQuery, Query()]) -> Response:
+    """What follows a stream: the edits' effect on the text itself."""
+    page = await load_intervene(request, query, go_on=False)
+    return HTMLResponse(render_block("intervene.html", "effect", page=page, request=request))
 
 
 @router.post("/intervene", include_in_schema=False)

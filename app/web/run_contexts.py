@@ -4,7 +4,7 @@ import shlex
 from datetime import datetime
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from app import urls
 from app.corpus.document import corpus_name
@@ -128,6 +128,8 @@ class StartBody(BaseModel):
     """POST /api/harvests. ``sae`` is the name of an import or of an SAE here (``name@revision`` is that revision), or a
     folder; ``model`` is the name of a subject here, or a folder, and may be left out for an SAE that was harvested. A
     name for the SAE, ``slug``, is needed where it is a folder."""
+
+    model_config = ConfigDict(extra="forbid")  # a misspelt field is no wish for its default
 
     sae: str
     model: str | None = None

@@ -16,8 +16,8 @@ from app.store import queries as q
 from app.store.inspections import InspectionRecord
 from app.web.gone import while_there
 from app.web.inspect_build import Read
-from app.web.inspection import check_unicode, chosen
-from app.web.limits import client_of
+from app.web.inspection import check_keepable, check_unicode, chosen
+from app.web.limits import about_tokens, client_of
 from app.web.routes import state_of
 from app.web.state import target
 
@@ -116,6 +116,9 @@ async def _read_all(
             tasks = [asyncio.create_task(one(number)) for number in missing]
             try:
                 await asyncio.gather(*tasks)
+            except asyncio.CancelledError:  # the client has gone
+                spend(sum(about_tokens(texts[number]) for number in missing if found[number] is None))
+                raise
             finally:
                 for task in tasks:
                     task.cancel()
@@ -138,7 +141,13 @@ def _named(which: Wanted) -> Iterator[None]:
 
 
 async def keep_all(request: Request, found: Together) -> list[str]:
-    """Store what was read of the texts that are not kept yet, all or none; each text's name."""
+    """Store what was read of the texts that are not kept yet, all or none; each text's name.
+
+    Raises:
+        BadRequest: a text holds a NUL, which the database cannot.
+    """
+    for one in found.sources:
+        check_keepable(one.text)
     data = [await asyncio.to_thread(pack, one.run) if one.kept is None else b"" for one in found.sources]
     saes = [(sae.slug, sae.revision) for sae in found.saes]
     names = []

@@ -74,6 +74,7 @@ async function run() {
   about.className = "muted";
   let total = 0;
   let count = 0;
+  let made = 0;
   let ended = false;
   try {
     const answer = await fetch(form.dataset.api, {
@@ -85,6 +86,7 @@ async function run() {
       if (name === "error") say(data.message);
       ended ||= name !== "step";
       if (name !== "step") continue;
+      made += 1;
       if (data.baseline) plain.append(data.baseline.text);
       if (data.edited) edited.append(data.edited.text);
       if (data.kl === null) continue;
@@ -92,9 +94,12 @@ async function run() {
       count += 1;
       about.textContent = `KL of what comes next, edited from unedited: ${(total / count).toPrecision(3)} nats a token on average.`;
     }
-    if (!ended) say("The server stopped before the text was whole; try again.");
+    if (!ended) return say("The server stopped before the text was whole; try again.");
+    const effect = await fetch(form.dataset.effect + new URL(address()).search, { signal: running.signal });
+    if (effect.ok) result.insertAdjacentHTML("beforeend", await effect.text());
   } catch (error) {
     if (error.name !== "AbortError") say("The server does not answer; try again in a moment.");
+    else if (made < asked.max_new) about.textContent += ` Stopped after ${made} of ${asked.max_new} tokens.`;
   }
 }
 
