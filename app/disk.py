@@ -51,9 +51,10 @@ def _number(error: BaseException) -> int | None:
 
 
 def sha256_of(folder: Path) -> str:
-    """Over the contents of its files, one after another in the order of their names."""
+    """Over the contents of its files, one after another in the order of their names; not of folders in it, where what
+    was made of it may lie."""
     digest = hashlib.sha256()
-    for file in sorted(folder.iterdir()):
+    for file in sorted(path for path in folder.iterdir() if path.is_file()):
         with file.open("rb") as stream:
             while chunk := stream.read(1 << 20):
                 digest.update(chunk)

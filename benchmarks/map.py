@@ -24,11 +24,12 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.atlas import knn, layout, tiles
+from app.atlas.arrays import Floats
 from app.atlas.make import SAMPLE, Laid, Recipe, Watch, finish
 from app.atlas.places import apart, frame
 from app.atlas.quality import quality
 from app.atlas.regions import by_density
-from app.atlas.vectors import Floats, Vectors
+from app.atlas.vectors import Vectors
 from app.corpus.sources import documents
 from app.demo.run import CORPUS, prepare_subject
 from app.main import create_app

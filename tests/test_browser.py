@@ -355,6 +355,7 @@ def test_the_form_that_starts_a_harvest_says_what_does_not_fit(browser, site, ru
     page = context.new_page()
     page.goto("/harvests")
     page.get_by_text("Start a harvest").click()
+    page.get_by_label("Imported or harvested before").select_option(SLUG)
     page.get_by_label("or a Hugging Face folder on this machine").fill("/nowhere")
     page.get_by_label("At most this many tokens").fill("1,000")
     page.get_by_role("button", name="Start").click()

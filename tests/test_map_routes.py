@@ -55,6 +55,10 @@ def test_the_list_leads_to_the_map(site, mapped, data):
     assert (data["placed"], data["sae"], data["revision"]) == (40, SLUG, mapped.revision)
 
 
+def test_an_sae_with_a_map_is_read_as_before(site):
+    assert site.post("/api/inspect", json={"text": "Paris", "sae": SLUG}).status_code == 200
+
+
 def test_regions_hold_their_clusters(data, mapped, site):
     regions = [one for one in mapped.clusters if one.level == 0]
     assert len(regions) == 2

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from app.atlas.vectors import Ints
+from app.atlas.arrays import Ints
 
 COLOURS = ("density", "maximum", "score", "sign", "region", "cluster")
 LOWEST = -7.0  # log10 of the density that is byte 1

@@ -7,8 +7,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from app.atlas.arrays import Floats, Ints
 from app.atlas.extras import extra
-from app.atlas.vectors import Floats, Ints
 
 K = 15
 EXACT = 131_072  # latents up to which the graph is exact on a CPU

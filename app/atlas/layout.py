@@ -5,11 +5,10 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from app.atlas.arrays import Floats, Places
 from app.atlas.extras import extra
 from app.atlas.knn import Graph, Step, nearest
-from app.atlas.vectors import Floats
 
-Places = npt.NDArray[np.float32]
 Method = Literal["pca", "umap", "tsne"]
 
 TSNE_EARLY, TSNE_LATE = 250, 500

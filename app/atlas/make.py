@@ -12,10 +12,11 @@ import numpy.typing as npt
 from sqlalchemy import Engine
 
 from app.atlas import colours, knn, layout, names, regions, tiles
+from app.atlas.arrays import Floats, Ints
 from app.atlas.kept import Arrays, Kept
 from app.atlas.places import apart, counts, frame
 from app.atlas.quality import quality
-from app.atlas.vectors import Floats, Ints, On, Vectors, of_company, of_weights
+from app.atlas.vectors import On, Vectors, of_company, of_weights
 from app.errors import InvalidSAE, SubjectUnavailable
 from app.sae.base import SAEFormatError
 from app.sae.formats import read

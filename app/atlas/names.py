@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from app.atlas.vectors import Ints
+from app.atlas.arrays import Ints
 
 NAMED = 3  # terms in a name
 KEPT = 8  # terms kept of a group

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from app.atlas.layout import Places
+from app.atlas.arrays import Places
 
 SIDE = 65_536
 CLIP = 0.1  # percent of latents beyond each edge, which stand on it

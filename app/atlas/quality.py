@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from app.atlas.arrays import Floats
 from app.atlas.knn import BLOCK_ELEMENTS, K
 from app.atlas.layout import Places
-from app.atlas.vectors import Floats
 
 SAMPLE = 1_000
 

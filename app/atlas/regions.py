@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from app.atlas.arrays import Ints
 from app.atlas.extras import extra
 from app.atlas.places import RASTER, SIDE, Grid, counts
-from app.atlas.vectors import Ints
 from app.errors import MapImpossible
 
 SIGMAS = 3.0

@@ -11,8 +11,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from app.atlas.arrays import Ints
 from app.atlas.places import Grid, interleaved
-from app.atlas.vectors import Ints
 
 ROOT, TILE = 8_000, 16_000
 DEEPEST = 16

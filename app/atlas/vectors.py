@@ -7,11 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from app.atlas.arrays import Floats, Ints
 from app.errors import MapImpossible
 from app.sae.base import SAE
 
-Floats = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
 On = Literal["decoder", "encoder", "coactivation"]
 
 LEAST = 8  # latents with a direction

@@ -37,9 +37,10 @@ class State:
     _vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     _scales: dict[int, Scale] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        # For what needs no snapshot: a statement is all that goes over the wire, no BEGIN and no ROLLBACK.
-        self.reads: AsyncEngine = self.database.execution_options(isolation_level="AUTOCOMMIT")
+    @property
+    def reads(self) -> AsyncEngine:
+        """For what needs no snapshot: a statement is all that goes over the wire, without BEGIN and ROLLBACK."""
+        return self.database.execution_options(isolation_level="AUTOCOMMIT")
 
     async def vocabulary(self, sae: SAERecord) -> Vocabulary:
         if sae.subject_path not in self._vocabularies:
