@@ -24,7 +24,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.atlas import knn, layout, tiles
-from app.atlas.arrays import Floats
+from app.atlas.arrays import Floats, Places
 from app.atlas.make import SAMPLE, Laid, Recipe, Watch, finish
 from app.atlas.places import apart, frame
 from app.atlas.quality import quality
@@ -69,7 +69,7 @@ class Stages:
         return out
 
 
-def numerics(n: int, methods: list[str], stages: Stages, device: str) -> tuple[Floats, layout.Places]:
+def numerics(n: int, methods: list[str], stages: Stages, device: str) -> tuple[Floats, Places]:
     rows = stages("vectors", lambda: directions(n))
     pca = stages("pca", lambda: layout.components(rows).places(rows))
     layouts = {"pca": pca}
@@ -103,7 +103,7 @@ def numerics(n: int, methods: list[str], stages: Stages, device: str) -> tuple[F
     return rows, layouts[next((name for name in ("umap", "tsne") if name in layouts), "pca")]
 
 
-def cutting(places: layout.Places, stages: Stages) -> None:
+def cutting(places: Places, stages: Stages) -> None:
     n = len(places)
     grid = stages("places", lambda: apart(frame(places).on_grid(places)))
     stages("regions", lambda: by_density(grid))
@@ -118,7 +118,7 @@ def cutting(places: layout.Places, stages: Stages) -> None:
     stages.told["first view"] = {"points": points, "bytes": size}
 
 
-def stored(home: Path, n: int, rows: Floats, places: layout.Places, stages: Stages) -> None:
+def stored(home: Path, n: int, rows: Floats, places: Places, stages: Stages) -> None:
     """The rest of `saescope map`, and what a tile takes."""
     settings = load_settings(home=home)
     url = database(database_url(settings))

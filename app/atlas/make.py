@@ -12,7 +12,7 @@ import numpy.typing as npt
 from sqlalchemy import Engine
 
 from app.atlas import colours, knn, layout, names, regions, tiles
-from app.atlas.arrays import Floats, Ints
+from app.atlas.arrays import Floats, Ints, Places
 from app.atlas.kept import Arrays, Kept
 from app.atlas.places import apart, counts, frame
 from app.atlas.quality import quality
@@ -64,7 +64,7 @@ class Made:
 class Laid(NamedTuple):
     """places: [placed, 2], the layout; quality: by method; facts: of the graph, where one was made."""
 
-    places: layout.Places
+    places: Places
     quality: dict[str, Any]
     facts: dict[str, Any]
 
@@ -150,7 +150,7 @@ def _laid(vectors: Vectors, recipe: Recipe, kept: Kept, of: dict[str, Any], devi
 NAMES = {"pca": "PCA", "umap": "UMAP", "tsne": "t-SNE"}
 
 
-def _whole(rows: Floats, chosen: Ints, some: Floats, mine: layout.Places, device: str, watch: Watch) -> layout.Places:
+def _whole(rows: Floats, chosen: Ints, some: Floats, mine: Places, device: str, watch: Watch) -> Places:
     """The places of all rows, given those of ``chosen``."""
     if len(chosen) == len(rows):
         return mine

@@ -5,9 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from app.atlas.arrays import Floats
+from app.atlas.arrays import Floats, Places
 from app.atlas.knn import BLOCK_ELEMENTS, K
-from app.atlas.layout import Places
 
 SAMPLE = 1_000
 
