@@ -242,7 +242,7 @@ def test_a_preset_fills_its_row_and_enter_goes_on(browser, site):
     page.locator("[name=seed]").fill("7")
     page.locator("[name=where]").first.fill("generated")
     page.locator("[name=seed]").press("Enter")
-    page.locator("#result .halves").wait_for()
+    page.locator("#result .halves").first.wait_for()
     page.wait_for_url("**seed=7**")
     assert page.locator("[name=kind]").first.input_value() == "scale"
     assert "where=generated" in page.url
