@@ -284,6 +284,8 @@ def test_steering_streams_stops_and_says_what_is_wrong(browser, site, app):
     assert "text=Paris+is" in page.url
     page.fill("input[name=max_new]", "512")
     page.get_by_role("button", name="Go on").click()
+    # The first run's effect goes when the second one's stream begins.
+    page.get_by_role("heading", name="What the edits change in the text itself").wait_for(state="detached")
     page.wait_for_function("document.querySelectorAll('#result .heat')[1]?.textContent.length > 20")
     assert app.state.saescope.engine.pending == 1
     page.get_by_role("button", name="Stop").click()
