@@ -1,6 +1,7 @@
 """The walk a newcomer takes, in a real Chromium against a real server."""
 
 import os
+import re
 import time
 from itertools import pairwise
 
@@ -286,7 +287,7 @@ def test_steering_streams_stops_and_says_what_is_wrong(browser, site, app):
     page.get_by_role("button", name="Go on").click()
     # The first run's effect goes when the second one's stream begins.
     page.get_by_role("heading", name="What the edits change in the text itself").wait_for(state="detached")
-    page.wait_for_function("document.querySelectorAll('#result .heat')[1]?.textContent.length > 20")
+    page.locator("#result .heat").nth(1).filter(has_text=re.compile(r"[\s\S]{21}")).wait_for()
     assert app.state.saescope.engine.pending == 1
     page.get_by_role("button", name="Stop").click()
     page.locator("#stop[hidden]").wait_for(state="attached")
