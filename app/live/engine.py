@@ -10,53 +10,26 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from app.corpus.chat import as_chat, rendered
-from app.corpus.document import Document
-from app.errors import EmptyText, EngineBusy, EngineStopped, OutOfMemory, TextTooLong, TooLarge
+from app.errors import EmptyText, EngineBusy, EngineStopped, TextTooLong, TooLarge
 from app.live.cache import Cache
-from app.live.forward import CHUNK, Chunk, Probe, joined, read_batch, read_long
+from app.live.forward import CHUNK, Chunk, joined, read_batch, read_long
 from app.live.jobs import Job
+from app.live.memory import out_of_memory, told
 from app.live.prompt import PromptRun, Target
-from app.live.residents import Loaded, NoRoom, Residents
+from app.live.prompt_ids import prompt_ids
+from app.live.queued import Request, Steps, Underway
+from app.live.residents import NoRoom, Residents
 from app.live.steps import steps_of
 from app.subject.load import Subject
 
-Steps = Callable[[Subject, list[Probe]], Iterator[Any]]
 A = TypeVar("A")
 _END = object()
-
-
-@dataclass
-class _Request:
-    """``steps`` is None for a prompt; then ``ids`` are its tokens once it is prepared."""
-
-    targets: Sequence[Target]
-    text: str = ""
-    chat: bool = False
-    predict: bool = False
-    steps: Steps | None = None
-    future: "Future[Any]" = field(default_factory=Future)
-    tell: Callable[[Any], None] | None = None
-    gone: threading.Event = field(default_factory=threading.Event)
-    ids: list[int] = field(default_factory=list)
-    loaded: Loaded | None = None
-
-
-@dataclass
-class _Job:
-    """A request on its way, its next step, and what it has cost."""
-
-    request: _Request
-    steps: Iterator[Any]
-    chunks: list[Chunk] = field(default_factory=list)
-    seconds: float = 0.0
 
 
 class Engine:
@@ -83,9 +56,9 @@ class Engine:
         self.residents = residents
         self.max_tokens, self.max_chars = max_tokens, max_chars
         self._batch_tokens, self._wait_s, self._gap_s, self._limit = batch_tokens, wait_s, gap_s, waiting
-        self._queue: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
-        self._held: deque[_Request] = deque()
-        self._jobs: deque[_Job] = deque()
+        self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
+        self._held: deque[Request] = deque()
+        self._jobs: deque[Underway] = deque()
         self._cache = Cache(cache_bytes)
         self._count = threading.Lock()
         self._pending = self._expected = 0
@@ -144,7 +117,7 @@ class Engine:
         known, missing, ask = self._cache.lacks(key, targets, predict)
         if known is not None:
             return known
-        run: PromptRun = await self._answer(_Request(missing, text, chat, ask))
+        run: PromptRun = await self._answer(Request(missing, text, chat, ask))
         return self._cache.add(key, run)
 
     def known(
@@ -170,7 +143,7 @@ class Engine:
         def tell(item: Any) -> None:
             loop.call_soon_threadsafe(told.put_nowait, item)
 
-        request = _Request(targets, steps=steps, tell=tell)
+        request = Request(targets, steps=steps, tell=tell)
         self._submit(request)
         request.future.add_done_callback(lambda _: tell(_END))
         try:
@@ -187,14 +160,14 @@ class Engine:
     async def close(self) -> None:
         await asyncio.to_thread(self.stop)
 
-    async def _answer(self, request: _Request) -> Any:
+    async def _answer(self, request: Request) -> Any:
         self._submit(request)
         try:
             return await asyncio.wrap_future(request.future)
         finally:
             request.gone.set()
 
-    def _submit(self, request: _Request) -> None:
+    def _submit(self, request: Request) -> None:
         with self._count:
             if not self.running:
                 raise EngineStopped("The server is being stopped; try again in a moment.")
@@ -235,7 +208,7 @@ class Engine:
         for request in left:
             self._finish(request, error=EngineStopped("The server is being stopped; try again in a moment."))
 
-    def _next(self, timeout: float | None, *, forming: bool = False) -> _Request | None:
+    def _next(self, timeout: float | None, *, forming: bool = False) -> Request | None:
         """The next request that is ready to run; what cannot be is answered here. None: nothing in time, or the end,
         or no room for it beside what runs or, ``forming``, beside the batch that is being put together."""
         while not self._stopping:
@@ -257,13 +230,13 @@ class Engine:
                 self._finish(request, error=error)
         return None
 
-    def _wait(self, timeout: float | None) -> _Request | None:
+    def _wait(self, timeout: float | None) -> Request | None:
         try:
             return self._queue.get(timeout=timeout) if timeout != 0.0 else self._queue.get_nowait()
         except queue.Empty:
             return None
 
-    def _prepare(self, request: _Request) -> None:
+    def _prepare(self, request: Request) -> None:
         """Load what it needs, and tokenise."""
         loaded = self.residents.lease(request.targets)
         try:
@@ -280,25 +253,9 @@ class Engine:
         Raises:
             EmptyText, TextTooLong, BadRequest: as ``read``.
         """
-        if not text.strip():
-            raise EmptyText("There is no text; give at least one word.")
-        document = Document("the text", text)
-        if chat:
-            text = rendered(as_chat(document), subject.tokenizer, reply=reply)
-        ids = subject.encode(text)
-        if chat and ids[:1] == [subject.bos_id]:  # some templates write it themselves
-            del ids[0]
-        bos = [subject.bos_id] if subject.bos_id is not None else []
-        limit = min(self.max_tokens, subject.max_context)
-        if len(ids) + len(bos) > limit:
-            raise TextTooLong(
-                f"The text has {len(ids):,} tokens; the limit is {limit - len(bos):,}.",
-                tokens=len(ids),
-                limit=limit - len(bos),
-            )
-        return bos + ids
+        return prompt_ids(subject, text, chat=chat, reply=reply, limit=self.max_tokens)
 
-    def _gather(self, first: _Request) -> list[_Request]:
+    def _gather(self, first: Request) -> list[Request]:
         batch, longest = [first], len(first.ids)
         deadline = time.perf_counter() + self._wait_s
         while True:
@@ -324,17 +281,17 @@ class Engine:
             batch.append(request)
         return batch
 
-    def _put_back(self, request: _Request) -> None:
+    def _put_back(self, request: Request) -> None:
         assert request.loaded is not None
         self.residents.release(request.loaded)
         request.loaded = None
         self._held.append(request)
 
-    def _run(self, batch: list[_Request]) -> None:
+    def _run(self, batch: list[Request]) -> None:
         started = time.perf_counter()
         try:
             chunks = read_batch(
-                _of(batch[0]).subject, [r.ids for r in batch], [_of(r).probes for r in batch], batch[0].predict
+                batch[0].there.subject, [r.ids for r in batch], [r.there.probes for r in batch], batch[0].predict
             )
         except Exception as error:
             self._alone(batch, error)
@@ -345,23 +302,23 @@ class Engine:
         for request, chunk in zip(batch, chunks, strict=True):
             self._finish(request, self._made(request, [chunk], seconds, len(batch)))
 
-    def _alone(self, batch: list[_Request], error: Exception) -> None:
+    def _alone(self, batch: list[Request], error: Exception) -> None:
         """After a batch failed: each by itself, since one may have spoilt it for all; the last one hears why."""
         if out_of_memory(error):
             self.residents.forget()
         if len(batch) == 1:
-            self._finish(batch[0], error=_told(error))
+            self._finish(batch[0], error=told(error))
             return
         for request in batch:
             self._run([request])
 
-    def _begin(self, request: _Request) -> _Job:
-        loaded = _of(request)
+    def _begin(self, request: Request) -> Underway:
+        loaded = request.there
         if request.steps is not None:
-            return _Job(request, request.steps(loaded.subject, loaded.probes))
-        return _Job(request, read_long(loaded.subject, request.ids, loaded.probes, request.predict))
+            return Underway(request, request.steps(loaded.subject, loaded.probes))
+        return Underway(request, read_long(loaded.subject, request.ids, loaded.probes, request.predict))
 
-    def _step(self, job: _Job) -> None:
+    def _step(self, job: Underway) -> None:
         """One step of a job; it goes to the end of the line, unless it is done or nobody waits for it."""
         request, started = job.request, time.perf_counter()
         if request.gone.is_set():
@@ -373,7 +330,7 @@ class Engine:
         except Exception as error:
             if out_of_memory(error):
                 self.residents.forget()
-            self._finish(request, error=_told(error))
+            self._finish(request, error=told(error))
             return
         job.seconds += time.perf_counter() - started
         self.forwards += item is not _END
@@ -387,8 +344,8 @@ class Engine:
             job.chunks.append(item)
         self._jobs.append(job)
 
-    def _made(self, request: _Request, chunks: list[Chunk], seconds: float, batch: int) -> PromptRun:
-        subject = _of(request).subject
+    def _made(self, request: Request, chunks: list[Chunk], seconds: float, batch: int) -> PromptRun:
+        subject = request.there.subject
         readings, predictions = joined(chunks, request.ids)
         special = set(subject.special_ids)
         return PromptRun(
@@ -401,7 +358,7 @@ class Engine:
             batch,
         )
 
-    def _finish(self, request: _Request, result: Any = None, *, error: Exception | None = None) -> None:
+    def _finish(self, request: Request, result: Any = None, *, error: Exception | None = None) -> None:
         if request.loaded is not None:
             self.residents.release(request.loaded)
             request.loaded = None
@@ -411,21 +368,3 @@ class Engine:
             request.future.set_exception(error)
         else:
             request.future.set_result(result)
-
-
-def _of(request: _Request) -> Loaded:
-    assert request.loaded is not None
-    return request.loaded
-
-
-def _told(error: Exception) -> Exception:
-    if out_of_memory(error):
-        return OutOfMemory("Memory ran out on this text; try a shorter one, or fewer SAEs at once.")
-    return error
-
-
-def out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    signs = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error).lower() for s in signs)

@@ -1,13 +1,12 @@
 """Contexts of the corpus that look like a prompt: what is asked and what is answered, typed."""
 
-from typing import Any
+from pydantic import BaseModel, ConfigDict, Field
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
+from app.web.fields import Asked
 from app.web.inspect_contexts import NAMES
 
 
-class AlikeScope(BaseModel):
+class AlikeScope(Asked):
     """Which of a text's tokens are compared, and which of the contexts found are told."""
 
     token: int | None = Field(default=None, ge=0, description="Compare what fires at this token alone.")
@@ -18,13 +17,6 @@ class AlikeScope(BaseModel):
 
 class AlikeQuery(AlikeScope):
     """/contexts's URL. Values a form left empty are as good as missing."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value != "" or name == "text"}
 
     text: str | None = None
     run: str | None = Field(default=None, max_length=40, description="A kept run, in the place of text.")

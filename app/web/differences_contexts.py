@@ -1,40 +1,24 @@
 """Texts compared: two prompts, or the texts of two sides; what is asked and what is answered, typed."""
 
-from typing import Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.live.alignment import Kind
-from app.store.plain import storable
 from app.web.contexts import SAECard
+from app.web.fields import Asked, Label
 from app.web.inspect_contexts import PromptToken
 
 MOST_TEXTS = 32  # a side
 
 
-class _Filters(BaseModel):
+class _Filters(Asked):
     """What both comparisons are asked. Values a form left empty are as good as missing."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        full = {name: value for name, value in given.items() if value != "" or name in ("text", "other")}
-        return full | {name: [run for run in full[name] if run] for name in ("here_run", "there_run") if full.get(name)}
-
-    @field_validator("label")
-    @classmethod
-    def _storable(cls, text: str) -> str:
-        if text != storable(text):
-            raise PydanticCustomError("label", "no label holds a NUL or half of a surrogate pair")
-        return text
 
     chat: bool = Field(default=False, description="Read each text as a user's message in the subject's chat template.")
     top: int = Field(default=10, ge=1, le=200, description="How many features to show in each list of an SAE.")
     densest: float | None = Field(default=None, gt=0, le=1, description="Leave out features of a greater density.")
-    label: str = Field(default="", max_length=100, description="Only features whose label holds this text.")
+    label: Label = Field(default="", max_length=100, description="Only features whose label holds this text.")
 
 
 class _TwoPrompts(_Filters):

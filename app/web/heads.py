@@ -1,16 +1,17 @@
 """A latent on attention outputs at one token, taken apart by head and source token."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import APIRouter, Body, Query, Request
 from fastapi.responses import HTMLResponse, Response
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from app import urls
 from app.errors import BadRequest
 from app.live.jobs import HeadsJob
 from app.store import queries as q
 from app.web.api_examples import HEADS
+from app.web.fields import Asked
 from app.web.inspection import check_unicode, chosen, read
 from app.web.intervention import first_of, named_feature, only_sae
 from app.web.refusals import ATTRIBUTING, refused
@@ -19,16 +20,9 @@ from app.web.routes import html, json_of, state_of
 router = APIRouter(tags=["live"], responses=refused(*ATTRIBUTING))
 
 
-class HeadsQuery(BaseModel):
+class HeadsQuery(Asked):
     """/inspect/heads: its URL. ``token`` is where the latent fires most if it
     is left out."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value != "" or name == "text"}
 
     text: str | None = None
     feature: str | None = Field(default=None, max_length=400, description="SLUG/NUMBER.")

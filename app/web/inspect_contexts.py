@@ -1,41 +1,23 @@
 """The prompt inspector: what its URL says and what it shows, typed."""
 
-from typing import Any
-
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.live.ranking import By
-from app.store.plain import storable
 from app.web.api_examples import DEMO, EIFFEL
 from app.web.contexts import SAECard
+from app.web.fields import Asked, Label
 
 NAMES = 400  # characters of an SAE's address, or of a pin
 
 
-class InspectState(BaseModel):
+class InspectState(Asked):
     """How a prompt's reading is shown; with ``sae``, ``text``, ``chat`` and ``predict``, all of /inspect's URL."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, given: Any) -> Any:
-        """What a form left empty is as good as missing; an empty text is told so elsewhere."""
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value != "" or name == "text"}
-
-    @field_validator("label")
-    @classmethod
-    def _storable(cls, text: str) -> str:
-        if text != storable(text):
-            raise PydanticCustomError("label", "no label holds a NUL or half of a surrogate pair")
-        return text
 
     token: int | None = Field(default=None, ge=0, description="Rank at this position alone.")
     sort: By = Field(default="strength", description="What features are ranked by.")
     top: int = Field(default=20, ge=1, le=500, description="How many features to show of each SAE.")
     densest: float | None = Field(default=None, gt=0, le=1, description="Leave out features of a greater density.")
-    label: str = Field(default="", max_length=100, description="Only features whose label holds this text.")
+    label: Label = Field(default="", max_length=100, description="Only features whose label holds this text.")
     pin: list[str] = Field(default=[], max_length=50, description="Features kept on top: SLUG/NUMBER.")
 
 

@@ -1,13 +1,13 @@
 """Interventions and attributions: what is asked and what is answered, typed."""
 
-from typing import Annotated, Any, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.live.edit import MAX_EDITS, Kind
+from app.live.edit import MAX_EDITS, Kind, Place
 from app.web.api_examples import CITY, DEMO, EIFFEL, PLACES
+from app.web.fields import Asked
 
-Place = Annotated[int, Field(ge=0, lt=1 << 31)]
 MOST_NEW = 1 << 20  # SAESCOPE_MAX_NEW_TOKENS is the limit; this keeps numbers small
 
 
@@ -108,16 +108,9 @@ class GenerateResult(BaseModel):
     mean_kl: float | None
 
 
-class InterveneQuery(BaseModel):
+class InterveneQuery(Asked):
     """/intervene's URL: the edits as four lists of one length, and how the text goes on. ``run`` names a kept run in
     the place of a long text. ``where``: all, generated, or places in the text such as ``3 5``."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value != "" or name == "text"}
 
     text: str | None = Field(default=None, description="What is gone on from.", examples=[CITY])
     run: str | None = Field(default=None, max_length=60, description="A kept run whose text is gone on from.")
@@ -176,15 +169,8 @@ class AttributeBody(BaseModel):
     top: int = Field(default=20, ge=1, le=100, description="How many latents to ablate by themselves.")
 
 
-class AttributeQuery(BaseModel):
+class AttributeQuery(Asked):
     """/attribute's URL."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _without_empty(cls, given: Any) -> Any:
-        if not isinstance(given, dict):
-            return given
-        return {name: value for name, value in given.items() if value != "" or name == "text"}
 
     text: str | None = Field(default=None, description="What is read, with BOS put before it.", examples=[EIFFEL])
     sae: list[str] = Field(
