@@ -10,6 +10,7 @@ import torch
 from fastapi.testclient import TestClient
 from filelock import FileLock
 
+from app import cli
 from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
 from app.demo.run import prepare_subject
@@ -187,3 +188,22 @@ def layered(settings, harvested, tiny, sequences):
 def layered_client(layered):
     with TestClient(create_app(layered)) as client:
         yield client
+
+
+@pytest.fixture
+def command(own, monkeypatch, capsys):
+    """``saescope`` over the module's ``own`` settings, with these arguments; what it printed, and its status."""
+
+    def run(*arguments):
+        monkeypatch.setattr("sys.argv", ["saescope", *arguments])
+        monkeypatch.setenv("SAESCOPE_HOME", str(own.home))
+        monkeypatch.setenv("SAESCOPE_DATABASE_URL", own.database_url)
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = stop.code
+        told = capsys.readouterr()
+        return told.out, told.err, status
+
+    return run

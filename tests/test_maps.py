@@ -9,7 +9,6 @@ import pytest
 import torch
 from sqlalchemy import func, select, text
 
-from app import cli
 from app.atlas import knn, layout, make, tiles
 from app.atlas.colours import COLOURS
 from app.atlas.make import Recipe, Watch, make_map
@@ -60,25 +59,6 @@ def harvest(harvested, database, own, tiny, sequences):
 @pytest.fixture(scope="module")
 def sae(harvest):
     return harvest(MAPPED)
-
-
-@pytest.fixture
-def command(own, monkeypatch, capsys):
-    """``saescope`` with these arguments; what it printed, and its status."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["saescope", *arguments])
-        monkeypatch.setenv("SAESCOPE_HOME", str(own.home))
-        monkeypatch.setenv("SAESCOPE_DATABASE_URL", own.database_url)
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code
-        told = capsys.readouterr()
-        return told.out, told.err, status
-
-    return run
 
 
 def rows(database, query, **values):

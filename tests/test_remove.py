@@ -7,7 +7,6 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, insert, select, text
 
-from app import cli
 from app.harvest.job import Job, run_job
 from app.main import create_app
 from app.store import tables as t
@@ -45,25 +44,6 @@ def make(harvested, database, own, tiny, sequences):
         return run_job(job, tiny, corpus, database, own.home)
 
     return harvest
-
-
-@pytest.fixture
-def command(own, monkeypatch, capsys):
-    """``saescope`` with these arguments; what it printed, and its status."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["saescope", *arguments])
-        monkeypatch.setenv("SAESCOPE_HOME", str(own.home))
-        monkeypatch.setenv("SAESCOPE_DATABASE_URL", own.database_url)
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = stop.code
-        told = capsys.readouterr()
-        return told.out, told.err, status
-
-    return run
 
 
 def count(database, table):

@@ -8,6 +8,7 @@ from sqlalchemy import Integer, Select, bindparam, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import tables as t
+from app.store.map_bulk import ClusterRow
 
 
 @dataclass(frozen=True)
@@ -26,22 +27,6 @@ class MapRecord:
     clustered: int
     seconds: float
     made: datetime
-
-
-@dataclass(frozen=True)
-class ClusterRecord:
-    level: int
-    id: int
-    parent: int | None
-    name: str
-    terms: list[str]
-    scores: list[float]
-    size: int
-    alive: int
-    density: float | None
-    centre: int
-    x: int
-    y: int
 
 
 class TileBytes(NamedTuple):
@@ -89,9 +74,9 @@ async def get_map(connection: AsyncConnection, sae_id: int, version: str) -> Map
     return None if row is None else MapRecord(*row)
 
 
-async def get_clusters(connection: AsyncConnection, map_id: int) -> list[ClusterRecord]:
+async def get_clusters(connection: AsyncConnection, map_id: int) -> list[ClusterRow]:
     """Regions, then clusters, each from the largest."""
-    return [ClusterRecord(*row) for row in await connection.execute(_CLUSTERS, {"map": map_id})]
+    return [ClusterRow(*row) for row in await connection.execute(_CLUSTERS, {"map": map_id})]
 
 
 async def get_tile(

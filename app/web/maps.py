@@ -17,6 +17,7 @@ from app.atlas.tiles import DEEPEST, empty
 from app.errors import BadRequest, TileOutOfRange, UnknownMap, UnknownSAE
 from app.store import maps as m
 from app.store import queries as q
+from app.store.map_bulk import ClusterRow
 from app.web.headers import IMMUTABLE
 from app.web.map_contexts import MapCluster, MapData, MapList, MapRegion, MapSummary
 from app.web.refusals import refused
@@ -120,7 +121,7 @@ def _summary(sae: q.SAERecord, found: m.MapRecord) -> dict[str, object]:
     return {**{name: getattr(found, name) for name in names}, "url": urls.map_json(sae.address, found.version)}
 
 
-def _regions(sae: q.SAERecord, clusters: list[m.ClusterRecord]) -> list[MapRegion]:
+def _regions(sae: q.SAERecord, clusters: list[ClusterRow]) -> list[MapRegion]:
     inside: dict[int | None, list[MapCluster]] = {}
     for one in clusters:
         if one.level == 1:
@@ -128,6 +129,6 @@ def _regions(sae: q.SAERecord, clusters: list[m.ClusterRecord]) -> list[MapRegio
     return [MapRegion(**_cluster(sae, one), clusters=inside.get(one.id, [])) for one in clusters if one.level == 0]
 
 
-def _cluster(sae: q.SAERecord, one: m.ClusterRecord) -> dict[str, object]:
+def _cluster(sae: q.SAERecord, one: ClusterRow) -> dict[str, object]:
     names = ("id", "name", "terms", "size", "alive", "density", "x", "y")
     return {**{name: getattr(one, name) for name in names}, "url": urls.feature(sae.address, one.centre)}
