@@ -12,7 +12,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse, Response
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
-from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES, GZipMiddleware
+from starlette.middleware.gzip import DEFAULT_EXCLUDED_CONTENT_TYPES
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
@@ -30,6 +30,7 @@ from app.web.attribution import router as attribution
 from app.web.bodies import Bodies
 from app.web.browse import router as browse
 from app.web.compare import router as compare
+from app.web.compressed import Compressed
 from app.web.contexts import ErrorPage
 from app.web.differences import router as differences
 from app.web.example_page import router as example_page
@@ -89,7 +90,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Bodies, settings=settings, refuse=_refuse)
     app.add_middleware(Guard, settings=settings, refuse=_refuse)
     app.add_middleware(Headers)
-    app.add_middleware(GZipMiddleware, minimum_size=1000, compresslevel=4, exclude_content_types=_AS_IT_IS)
+    app.add_middleware(Compressed, minimum_size=1000, exclude_content_types=_AS_IT_IS)
     app.add_middleware(Heads)
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(believed(settings)))

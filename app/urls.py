@@ -1,5 +1,6 @@
 """The only place where a URL is built. Paths are stable: colleagues bookmark them."""
 
+from functools import lru_cache
 from urllib.parse import quote, urlencode
 
 
@@ -12,6 +13,7 @@ def _path(page: str, name: str | None) -> str:
     return page if name is None else f"{page}/{quote(name, safe='')}"
 
 
+@lru_cache(1024)  # a page has a hundred and fifty links to the one SAE
 def _slug(slug: str) -> str:
     return quote(slug, safe="@")
 

@@ -24,7 +24,7 @@ router = APIRouter(tags=["features"], responses=refused(*READING))
 
 async def load_feature(request: Request, slug: str, index: int, text: str | None) -> c.FeaturePage:
     state = state_of(request)
-    async with state.database.connect() as db:
+    async with state.reads.connect() as db:
         sae, latent = await find_latent(request, db, slug, index)
         examples = await q.get_examples(db, sae, index)
         others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
