@@ -92,10 +92,26 @@ def server(home: Path, url: URL) -> Iterator[tuple[str, int]]:
                 break
             except httpx.TransportError:
                 time.sleep(0.2)
+        settle(process.pid)
         yield base, process.pid
     finally:
         process.terminate()
         process.wait(30)
+
+
+def settle(process: int, at_most: float = 60.0) -> None:
+    """Wait until the server has loaded the model, which it does in a thread of its own once it answers: a second in
+    which the process runs for less than 20 ms."""
+    end, told = time.perf_counter() + at_most, False
+    while not told and time.perf_counter() < end:
+        busy = _process_seconds(process)
+        time.sleep(1)
+        told = _process_seconds(process) - busy < 0.02
+
+
+def _process_seconds(process: int) -> float:
+    fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def paths(size: int, requests: int) -> dict[str, list[str]]:
