@@ -12,6 +12,7 @@ from tests.conftest import SLUG
 
 SAE = f"/saes/{SLUG}"
 FEATURE = f"{SAE}/features/3"
+EXPORT = f"{SAE}/features.csv"
 TAGGED = [
     SAE,
     f"{SAE}.json",
@@ -161,6 +162,10 @@ def test_pages_are_sent_compressed_to_those_who_can_read_it(client):
         assert {"HX-Request", "Accept-Encoding"} <= set(answer.headers["vary"].split(", "))
     assert packed.headers["etag"] == plain.headers["etag"]
     assert "content-encoding" not in client.get("/healthz").headers
+    sent = [client.get(EXPORT, headers={"accept-encoding": how}) for how in ("gzip", "identity")]  # in parts
+    assert [answer.headers.get("content-encoding") for answer in sent] == ["gzip", None]
+    assert sent[0].text == sent[1].text
+    assert sent[0].text.count("\n") > 4
     assert "content-encoding" not in client.get(f"{FEATURE}/og.png").headers
 
 

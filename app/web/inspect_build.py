@@ -61,11 +61,12 @@ async def result(
             run.readings[sae.revision], scale, token=query.token, by=query.sort, top=query.top, densest=query.densest,
             among=among.get(sae.address),
         )  # fmt: skip
-        alone = rank(
-            run.readings[sae.revision], scale, token=None, by="strength", top=len(pins[sae.address]) or 1,
-            among=pins[sae.address],
-        )  # fmt: skip
-        ranked[f"pinned {sae.address}"] = alone
+        mine = pins[sae.address]
+        ranked[f"pinned {sae.address}"] = (
+            rank(run.readings[sae.revision], scale, token=None, by="strength", top=len(mine), among=mine)
+            if mine
+            else []
+        )
     summaries = await _summaries(db, saes, ranked, pins, run, query)
     return c.InspectResult(
         run=kept,

@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +37,7 @@ class State:
     _vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     _scales: dict[int, Scale] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def reads(self) -> AsyncEngine:
         """For what needs no snapshot: a statement is all that goes over the wire, without BEGIN and ROLLBACK."""
         return self.database.execution_options(isolation_level="AUTOCOMMIT")
