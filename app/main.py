@@ -41,6 +41,7 @@ from app.web.guard import Guard, believed
 from app.web.headers import Headers, secure
 from app.web.heads import router as heads
 from app.web.inspection import router as inspection
+from app.web.intervene_page import router as intervene_page
 from app.web.intervention import router as intervention
 from app.web.limits import Limits
 from app.web.maps import router as maps
@@ -115,6 +116,7 @@ def create_app(settings: Settings) -> FastAPI:
         inspection,
         alike,
         intervention,
+        intervene_page,
         attribution,
         maps,
         runs,

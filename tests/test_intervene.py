@@ -4,11 +4,15 @@ import json
 import re
 from html import unescape
 
+import httpx2 as httpx
 import pytest
 import torch
+from fastapi.testclient import TestClient
 
+from app.main import create_app
 from app.web.presets import PRESETS
 from tests.conftest import SLUG, random_sae
+from tests.serving import serving
 
 TEXT = "Paris is the capital of France"
 
@@ -252,7 +256,7 @@ def test_the_address_holds_all_of_an_intervention(client):
 
 
 def test_a_long_text_is_kept_and_its_address_names_it(client, monkeypatch):
-    monkeypatch.setattr("app.web.intervention.LONGEST_URL", 40)
+    monkeypatch.setattr("app.web.intervene_page.LONGEST_URL", 40)
     url = client.post("/intervene", data=FORM, follow_redirects=False).headers["location"]
     run = re.search(r"run=(\w{10})", url)[1]
     assert "text=" not in url
@@ -302,3 +306,31 @@ def test_places_that_are_none_are_told(client):
     assert (
         client.get("/intervene.json", params=query | {"where": "generated"}).json()["edits"][0]["where"] == "generated"
     )
+
+
+def test_a_page_is_there_before_its_texts(harvested, settings):
+    query = {"text": TEXT, "feature": f"{SLUG}/3", "max_new": 5, "seed": 1}
+    with serving(create_app(settings)) as base:
+        with httpx.stream("GET", f"{base}/intervene", params=query, timeout=60) as answer:
+            assert answer.headers["content-encoding"] == "gzip"
+            first, *others = answer.iter_text()
+        twin = httpx.get(f"{base}/intervene.json", params=query, timeout=60).json()
+    whole = first + "".join(others)
+    assert 'id="intervene"' in first
+    assert "Going on" in first
+    assert "With the edits" not in first
+    assert "</html>" not in first
+    assert twin["generated"]["edited"] in unescape(whole)
+    assert whole.rstrip().endswith("</html>")
+    assert "\0" not in whole
+
+
+def test_a_page_whose_texts_are_refused_says_so_and_shows_the_rest(harvested, settings):
+    own = settings.model_copy(update={"client_requests": 0, "client_tokens": 10})  # what the effect costs is more
+    with TestClient(create_app(own)) as client:
+        page = client.get("/intervene", params={"text": TEXT, "feature": f"{SLUG}/3"})
+    assert page.status_code == 200
+    assert re.search(r'class="error" role="alert">[^<]*10 tokens a minute', page.text)
+    assert "With the edits" not in page.text
+    assert "KL" in page.text
+    assert page.text.rstrip().endswith("</html>")

@@ -1,6 +1,7 @@
 """The Jinja environment and what templates can call."""
 
 import hashlib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,22 @@ def environment() -> Environment:
 
 def render_page(name: str, **context: Any) -> str:
     return environment().get_template(name).render(**context)
+
+
+PAUSE = "\0"  # where a template stops for what is not there yet; no page holds one
+
+
+def render_parts(name: str, **context: Any) -> Iterator[str]:
+    """A page cut at the template's ``{{ PAUSE }}``. What comes after one is rendered when it is asked for, so what
+    ``context`` holds may be filled in until then."""
+    part: list[str] = []
+    for piece in environment().get_template(name).generate(PAUSE=PAUSE, **context):
+        before, paused, after = piece.partition(PAUSE)
+        part.append(before)
+        if paused:
+            yield "".join(part)
+            part = [after]
+    yield "".join(part)
 
 
 def render_block(name: str, block: str, **context: Any) -> str:
