@@ -12,12 +12,15 @@ from app.web.contexts import FeaturePage, HomePage, SAEPage
 from app.web.differences_contexts import ContrastPage, TwoPromptsPage
 from app.web.example_page import ExamplePage
 from app.web.heads import HeadsPage
+from app.web.inspect_contexts import InspectPage
+from app.web.intervene_contexts import AttributePage, IntervenePage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
+from app.web.run_contexts import HarvestsPage, RunPage
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
-    HeadsPage, AlikePage,
+    HeadsPage, AlikePage, InspectPage, IntervenePage, AttributePage, HarvestsPage, RunPage,
 )  # fmt: skip
 
 
