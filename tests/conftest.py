@@ -191,6 +191,15 @@ def layered_client(layered):
 
 
 @pytest.fixture
+def database(own):
+    """The module's own database, migrated."""
+    engine = sync_engine(database_url(own))
+    migrate(engine)
+    yield engine
+    engine.dispose()
+
+
+@pytest.fixture
 def command(own, monkeypatch, capsys):
     """``saescope`` over the module's ``own`` settings, with these arguments; what it printed, and its status."""
 

@@ -1,14 +1,14 @@
 """What is kept, for how long, how it is sent, and what an answer costs the database."""
 
-import contextlib
 import gzip
 
 import pytest
-from sqlalchemy import event, select, update
+from sqlalchemy import select, update
 
 from app.store import tables as t
 from app.web import freshness
 from tests.conftest import SLUG
+from tests.counting import counted_queries
 
 SAE = f"/saes/{SLUG}"
 FEATURE = f"{SAE}/features/3"
@@ -49,22 +49,6 @@ PAGES = [
 ]
 
 
-@contextlib.contextmanager
-def statements(client):
-    """The SQL statements run inside the block."""
-    seen = []
-    database = client.app.state.saescope.database.sync_engine
-
-    def note(connection, cursor, statement, *rest):
-        seen.append(statement)
-
-    event.listen(database, "before_cursor_execute", note)
-    try:
-        yield seen
-    finally:
-        event.remove(database, "before_cursor_execute", note)
-
-
 @pytest.mark.parametrize("path", TAGGED)
 def test_a_reader_who_has_the_page_is_told_so_after_one_query(client, path, monkeypatch):
     first = client.get(path)
@@ -78,7 +62,7 @@ def test_a_reader_who_has_the_page_is_told_so_after_one_query(client, path, monk
     for place in ("routes.render_page", "rendering.render_page", "rendering.render_block", "routes.json_of"):
         monkeypatch.setattr(f"app.web.{place}", never)
     monkeypatch.setattr("app.web.build.glimpse", never)
-    with statements(client) as seen:
+    with counted_queries(client) as seen:
         again = client.get(path, headers={"if-none-match": f'"other", {first.headers["etag"]}'})
     assert again.status_code == 304
     assert again.content == b""
@@ -145,7 +129,7 @@ def test_refusals_have_no_tag(client):
 @pytest.mark.parametrize("path", PAGES)
 def test_no_page_asks_the_database_more_than_six_times(client, path):
     client.get(path, follow_redirects=False)  # vocabularies and scales are read once a process
-    with statements(client) as seen:
+    with counted_queries(client) as seen:
         answer = client.get(path, follow_redirects=False)
     assert answer.status_code in (200, 303)
     assert len(seen) <= 6, seen

@@ -43,14 +43,6 @@ def own(settings):
     return database_beside(settings, "subjects")
 
 
-@pytest.fixture
-def database(own):
-    engine = sync_engine(database_url(own))
-    migrate(engine)
-    yield engine
-    engine.dispose()
-
-
 def subjects(engine):
     with engine.connect() as connection:
         rows = connection.execute(text("SELECT name, path FROM subject ORDER BY id"))

@@ -11,8 +11,6 @@ from app.harvest.job import Job, run_job
 from app.main import create_app
 from app.store import tables as t
 from app.store.bulk import CorpusRows, _upsert_corpus
-from app.store.engine import database_url, sync_engine
-from app.store.migrate import migrate
 from app.store.replace import drop_older, sweep
 from tests.conftest import database_beside
 
@@ -20,14 +18,6 @@ from tests.conftest import database_beside
 @pytest.fixture(scope="module")
 def own(settings):
     return database_beside(settings, "replacing")
-
-
-@pytest.fixture
-def database(own):
-    engine = sync_engine(database_url(own))
-    migrate(engine)
-    yield engine
-    engine.dispose()
 
 
 def partitions(engine):
