@@ -22,7 +22,7 @@ from app.live.prompt import PromptRun, Target
 from app.settings import Settings
 
 AWAY_S = 3.0  # for which a service that could not be reached comes last
-PATIENCE_S = 5.0  # after which a service that has not answered is asked whether it is there, and has as long to say so
+PATIENCE_S = 3.0  # after which a service that has not answered is asked whether it is there, and has as long to say so
 CONNECT_S = 2.0
 A = TypeVar("A")
 T = TypeVar("T")
