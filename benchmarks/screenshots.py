@@ -28,7 +28,7 @@ PAGES = {
     "inspect-expected": "/inspect?text=The+Eiffel+Tower+stands+in+Paris%2C+the+capital+of+France.&predict=1",
     "intervene": f"/intervene?text=My+favourite+city+is&feature={SLUG}%2F2934&kind=add&strength=0.5&temperature=0",
     "attribute": f"/attribute?text=The+Eiffel+Tower+stands+in+the+city+of&sae={SLUG}&token=Paris&against=London",
-    "two-prompts": f"/inspect/compare?text=The+king+of+France+king+of+France+was+crowned&other=The+queen+of+England+was+crownedother=The+queen+of+England&sae={SLUG}",
+    "two-prompts": f"/inspect/compare?text=The+king+of+France&other=The+queen+of+England&sae={SLUG}",
     "contrast": f"/inspect/contrast?here=The+king+of+France%0AThe+queen+of+England&there=The+cat+sat&sae={SLUG}",
     "contexts": f"/contexts?text=The+treaty+was+signed+in+Paris&sae={SLUG}",
     "compare-features": f"/compare?a={SLUG}/7&b={SLUG}/8",
