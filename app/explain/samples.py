@@ -91,8 +91,8 @@ class Codes:
 
 
 class Grid:
-    """Every sequence cut into windows of ``width`` tokens, the last one shorter or, below SHORTEST, left out. Examples are
-    drawn from these alone, so their places say nothing about what fires in them.
+    """Every sequence cut into windows of ``width`` tokens, the last one shorter or, below SHORTEST, left out. Examples
+    are drawn from these alone, so their places say nothing about what fires in them.
 
     begin, end: [W] places of a window's tokens; split: [W]; of: [T], a token's window, -1 for none.
     """
