@@ -10,9 +10,10 @@ from app.explain.samples import SPLITS, Bools, Codes, Floats, Ints, Split
 Offsets = tuple[int, ...]
 TOKEN: Offsets = (0,)
 BEFORE: Offsets = (-1,)
-SHAPES: tuple[Offsets, ...] = (TOKEN, BEFORE, (-1, 0), (-2, 0), (-2, -1, 0), (-3, -2, -1, 0))
+NEXT: Offsets = (1,)
+SHAPES: tuple[Offsets, ...] = (TOKEN, BEFORE, (-1, 0), (-2, 0), (-2, -1, 0), (-3, -2, -1, 0), NEXT)
 SHAPE_AT = {offsets: number for number, offsets in enumerate(SHAPES)}
-NOTHING = -1  # the token before a sequence's first
+NOTHING = -1  # the token before a sequence's first, and after its last
 
 
 class Shape(NamedTuple):
@@ -48,15 +49,15 @@ class Contexts:
         latent = np.repeat(np.arange(codes.n_latents, dtype=np.int32), np.diff(codes.indptr))
         self.unit = latent if not signed else latent * 2 + (codes.value < 0)
         self.n_units = codes.n_latents * self.signs
-        tokens = {offset: self._tokens(offset) for offset in range(-3, 1)}
+        tokens = {offset: self._tokens(offset) for offset in range(-3, 2)}
         self.shapes = {offsets: _numbered(offsets, [tokens[one] for one in offsets]) for offsets in SHAPES}
         self._of_entry = self.split[self.at]
 
     def _tokens(self, offset: int) -> npt.NDArray[np.int32]:
         codes = self.codes
-        place = self.place + offset
-        inside = place >= codes.begin[codes.row[self.place]]
-        return np.where(inside, codes.token_ids[np.maximum(place, 0)], np.int32(NOTHING))
+        row, place = codes.row[self.place], self.place + offset
+        inside = (place >= codes.begin[row]) & (place < codes.begin[row + 1])
+        return np.where(inside, codes.token_ids[np.clip(place, 0, len(codes.token_ids) - 1)], np.int32(NOTHING))
 
     def fired(self, split: Split) -> Ints:
         """[units]: firings."""

@@ -150,13 +150,16 @@ class Sampler:
         self._windows = {split: np.flatnonzero(self.grid.split == i) for i, split in enumerate(SPLITS)}
 
     def peaks(self, latent: int, sign: int, split: Split) -> Peaks:
-        if (sign, split) not in self._peaks:
-            self._peaks[sign, split] = self._all_peaks(sign, split)
-        indptr, found = self._peaks[sign, split]
+        indptr, found = self.all_peaks(sign, split)
         return Peaks(*(column[indptr[latent] : indptr[latent + 1]] for column in found))
 
-    def _all_peaks(self, sign: int, split: Split) -> tuple[Ints, Peaks]:
+    def all_peaks(self, sign: int, split: Split) -> tuple[Ints, Peaks]:
         """Of every latent, one after another, and where each one's begin."""
+        if (sign, split) not in self._peaks:
+            self._peaks[sign, split] = self._find_peaks(sign, split)
+        return self._peaks[sign, split]
+
+    def _find_peaks(self, sign: int, split: Split) -> tuple[Ints, Peaks]:
         codes = self.codes
         window = self.grid.of[codes.place]
         mine = (window >= 0) & (codes.split_of[codes.place] == SPLITS.index(split))
