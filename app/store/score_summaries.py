@@ -24,8 +24,19 @@ _SUMMARISE = text(
     )
 )
 
+_LABELS = text(
+    """
+    INSERT INTO score_summary (sae_id, method, model, scorer, facts)
+    SELECT :sae, '', '', 'labels', jsonb_object_agg(source, n) FROM (
+        SELECT label_source AS source, count(*) AS n FROM latent WHERE sae_id = :sae GROUP BY label_source
+    ) AS counted HAVING count(*) > 0
+    """
+)
+
 
 def summarise(connection: Connection, sae_id: int) -> None:
-    """Make the SAE's summaries anew."""
+    """Make the SAE's summaries anew, and let pages that show it go stale."""
+    connection.execute(text("UPDATE sae SET edition = edition + 1 WHERE id = :sae"), {"sae": sae_id})
     connection.execute(text("DELETE FROM score_summary WHERE sae_id = :sae"), {"sae": sae_id})
     connection.execute(_SUMMARISE, {"sae": sae_id})
+    connection.execute(_LABELS, {"sae": sae_id})
