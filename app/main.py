@@ -43,6 +43,7 @@ from app.web.heads import router as heads
 from app.web.inspection import router as inspection
 from app.web.intervention import router as intervention
 from app.web.limits import Limits
+from app.web.map_page import router as map_page
 from app.web.maps import router as maps
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
@@ -116,6 +117,7 @@ def create_app(settings: Settings) -> FastAPI:
         alike,
         intervention,
         attribution,
+        map_page,  # before what a version's address would take
         maps,
         runs,
         patterns,

@@ -10,16 +10,16 @@ from fastapi.responses import Response
 from PIL import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import urls
 from app.atlas.colours import COLOURS
 from app.atlas.places import RASTER
 from app.atlas.tiles import DEEPEST, empty
 from app.errors import BadRequest, TileOutOfRange, UnknownMap, UnknownSAE
 from app.store import maps as m
 from app.store import queries as q
-from app.store.map_bulk import ClusterRow
 from app.web.headers import IMMUTABLE
-from app.web.map_contexts import MapCluster, MapData, MapList, MapRegion, MapSummary
+from app.web.map_build import summary, whole
+from app.web.map_contexts import MapData, MapList
+from app.web.map_filter import no_map
 from app.web.refusals import refused
 from app.web.routes import json_of, state_of
 
@@ -30,11 +30,11 @@ KEPT = {"cache-control": IMMUTABLE}
 
 @router.get("/saes/{slug}/maps.json", response_model=MapList)
 async def maps_json(request: Request, slug: str) -> Response:
-    """An SAE's maps, the newest first."""
+    """An SAE's maps, first the one that keeps most neighbours together, with which the map's page opens."""
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
         found = await m.list_maps(db, sae.id)
-    return json_of(MapList(items=[MapSummary(**_summary(sae, one)) for one in found]))
+    return json_of(MapList(items=[summary(sae, one) for one in found]))
 
 
 @router.get("/saes/{slug}/map/{version}.json", response_model=MapData)
@@ -46,12 +46,7 @@ async def map_json(request: Request, slug: str, version: str) -> Response:
         if found is None:
             raise await _unknown(db, slug, version)
         clusters = await m.get_clusters(db, found.id)
-    data = MapData(
-        **_summary(sae, found), sae=sae.slug, revision=sae.revision, address=sae.address, parameters=found.parameters,
-        facts=found.facts, colors=list(COLOURS), tiles=urls.map_tiles(sae.address, version),
-        density=urls.map_density(sae.address, version), regions=_regions(sae, clusters),
-    )  # fmt: skip
-    return json_of(data)
+    return json_of(whole(sae, found, clusters))
 
 
 @router.get("/saes/{slug}/map/{version}/{z}/{x}/{y}.bin", response_class=Response, summary="A tile of a map")
@@ -112,23 +107,4 @@ async def _unknown(db: AsyncConnection, address: str, version: str) -> UnknownMa
     """
     sae = await q.get_sae(db, address)
     there = [one.version for one in await m.list_maps(db, sae.id)]
-    told = f"there are: {', '.join(there)}" if there else f"'saescope map {sae.slug}' makes one"
-    return UnknownMap(f"{sae.address} has no map {version[:40]!r} here; {told}.", sae=sae.address, version=version[:40])
-
-
-def _summary(sae: q.SAERecord, found: m.MapRecord) -> dict[str, object]:
-    names = ("method", "on", "version", "placed", "unplaced", "clustered", "quality", "seconds", "made")
-    return {**{name: getattr(found, name) for name in names}, "url": urls.map_json(sae.address, found.version)}
-
-
-def _regions(sae: q.SAERecord, clusters: list[ClusterRow]) -> list[MapRegion]:
-    inside: dict[int | None, list[MapCluster]] = {}
-    for one in clusters:
-        if one.level == 1:
-            inside.setdefault(one.parent, []).append(MapCluster(**_cluster(sae, one)))
-    return [MapRegion(**_cluster(sae, one), clusters=inside.get(one.id, [])) for one in clusters if one.level == 0]
-
-
-def _cluster(sae: q.SAERecord, one: ClusterRow) -> dict[str, object]:
-    names = ("id", "name", "terms", "size", "alive", "density", "x", "y")
-    return {**{name: getattr(one, name) for name in names}, "url": urls.feature(sae.address, one.centre)}
+    return no_map(sae, there, version)
