@@ -107,6 +107,11 @@ def map_json(slug: str, version: str) -> str:
     return f"/saes/{_slug(slug)}/map/{version}.json"
 
 
+def first_map() -> str:
+    """Leads to the map of the newest SAE."""
+    return "/map"
+
+
 def map_page(slug: str, **state: object) -> str:
     """``state`` is which map, where on it, how it is coloured and what stands beside it."""
     return f"/saes/{_slug(slug)}/map" + _query(**state)

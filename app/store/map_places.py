@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Integer, Select, bindparam, cast, func, literal_column, select, text
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, cast, func, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
@@ -60,7 +60,7 @@ class Spot(NamedTuple):
     """A latent on a map, or one of its company. level: of its tile; score: how near it is to the one asked for, None
     for that one itself."""
 
-    index: int
+    latent: int
     label: str
     score: float | None
     x: int
@@ -82,9 +82,8 @@ async def labelled(
     looked at, which is ``limit`` where there may be more."""
     c = t.latent.c
     few = select(c.index).where(c.sae_id == chosen.sae_id, *conditions).order_by(c.index).limit(limit).cte("few")
-    joined = few.outerjoin(
-        t.map_point, (_p.latent == few.c.index) & (_p.sae_id == chosen.sae_id) & (_p.map_id == chosen.map_id)
-    )  # noqa: E501
+    here = and_(_p.latent == few.c.index, _p.sae_id == chosen.sae_id, _p.map_id == chosen.map_id)
+    joined = few.outerjoin(t.map_point, here)
     query = select(few.c.index, _p.x, _p.y).select_from(joined).order_by(few.c.index)
     rows = (await connection.execute(query)).all()
     return [Marked(*row) for row in rows if row[1] is not None], len(rows)
@@ -96,6 +95,42 @@ async def places(connection: AsyncConnection, chosen: OnMap, latents: Sequence[i
     query = select(_p.latent, _p.x, _p.y).where(*chosen.conditions(), any_of)
     rows = await connection.execute(query, {"latents": list(latents)})
     return {row[0]: Marked(*row) for row in rows}
+
+
+class Whereabouts(NamedTuple):
+    """A latent on one of its SAE's maps; x, y: None where it has no place. region, cluster: number and name."""
+
+    version: str
+    method: str
+    on: str
+    kept: float
+    x: int | None
+    y: int | None
+    region: int | None
+    region_name: str | None
+    cluster: int | None
+    cluster_name: str | None
+
+
+_WHEREABOUTS = text(
+    """
+    SELECT version, method, "on",
+        coalesce(CAST(quality -> method ->> 'knn_preservation' AS double precision), 0) AS kept,
+        p.x, p.y, p.region, r.name, p.cluster, c.name
+    FROM map
+    LEFT JOIN map_point p ON p.sae_id = :sae AND p.map_id = map.id AND p.latent = :index
+    LEFT JOIN map_cluster r ON r.map_id = map.id AND r.level = 0 AND r.id = p.region
+    LEFT JOIN map_cluster c ON c.map_id = map.id AND c.level = 1 AND c.id = p.cluster
+    WHERE map.sae_id = :sae
+    ORDER BY kept DESC, made DESC, map.id DESC LIMIT 1
+    """
+)
+
+
+async def whereabouts(connection: AsyncConnection, sae_id: int, index: int) -> Whereabouts | None:
+    """On the map that app.store.maps.list_maps puts first; None where there is no map."""
+    row = (await connection.execute(_WHEREABOUTS, {"sae": sae_id, "index": index})).first()
+    return None if row is None else Whereabouts(*row)
 
 
 _COMPANY = {
@@ -120,8 +155,8 @@ async def spots(connection: AsyncConnection, sae_id: int, map_id: int, on: str, 
         JOIN latent ON latent.sae_id = :sae AND latent.index = near.index
         JOIN map_point p ON p.sae_id = :sae AND p.map_id = :map AND p.latent = near.index
         ORDER BY score DESC NULLS FIRST
-        """  # noqa: S608 - the columns are named above
+        """
     ).bindparams(bindparam("index", type_=Integer))
     rows = await connection.execute(query, {"sae": sae_id, "map": map_id, "index": index})
     found = [Spot(*row) for row in rows]
-    return found if found and found[0].index == index else []
+    return found if found and found[0].latent == index else []

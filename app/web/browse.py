@@ -12,16 +12,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app import urls
 from app.errors import BadRequest, SaescopeError, UnknownMap, UnknownSAE
 from app.store import browse as b
+from app.store import maps as m
 from app.store import queries as q
 from app.store.map_places import OnMap
 from app.subject.tokens import Vocabulary
 from app.web import browse_form as form
-from app.web import build
+from app.web import build, map_build
 from app.web import contexts as c
 from app.web.browse_contexts import (
     Bar,
     BrowseListQuery,
-    BrowsePage,
     BrowseQuery,
     BrowseRow,
     LatentPage,
@@ -222,9 +222,10 @@ async def sae_page(request: Request, slug: str, query: Asked) -> Response:
             return elsewhere
         unless_known(request, sae)
         revisions = await q.list_revisions(db, sae.slug)
+        maps = [map_build.summary(sae, one) for one in await m.list_maps(db, sae.id)]
         table = await load_table(request, db, sae, query, "sae")
-    page = BrowsePage(sae=build.sae_page(sae, revisions), table=table)
-    answer = html("sae.html", request, preview=sae_preview(request, page.sae), page=page.sae, table=page.table)
+    shown = build.sae_page(sae, revisions)
+    answer = html("sae.html", request, preview=sae_preview(request, shown), page=shown, table=table, maps=maps)
     answer.status_code = table.status
     return answer
 

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from app.store.browse import Sort
-from app.web.contexts import LatentRow, Order, SAEPage
+from app.web.contexts import LatentRow, Order
 
 
 class BrowseQuery(BaseModel):
@@ -122,10 +122,3 @@ class LatentTable(BaseModel):
     page: LatentPage
     error: str | None = None
     status: int = 200  # of the answer that shows it
-
-
-class BrowsePage(BaseModel):
-    """/saes/{sae} in a browser: the SAE and its feature table."""
-
-    sae: SAEPage
-    table: LatentTable

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from app.web.place_contexts import FeatureMap
+
 Order = Literal["asc", "desc"]
 
 
@@ -278,6 +280,7 @@ class FeaturePage(BaseModel):
     subject: str
     architecture: str
     harvest: Harvest
+    map: FeatureMap | None = None
     test: FeatureTest | None = None  # where ?text= was given
 
 

@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse, Response
 from app import urls
 from app.store import queries as q
 from app.store.glimpses import get_company
+from app.store.map_places import whereabouts
 from app.web import build
 from app.web import contexts as c
 from app.web.charts import activation_chart, profile_chart
@@ -15,6 +16,7 @@ from app.web.examples import Look, Norm, Space, View
 from app.web.examples import rows as arrange
 from app.web.found import find_latent
 from app.web.inspection import run_test
+from app.web.map_build import feature_map
 from app.web.refusals import READING, refused
 from app.web.routes import html, json_of, state_of, whole
 from app.web.sharing import feature_preview
@@ -28,11 +30,13 @@ async def load_feature(request: Request, slug: str, index: int, text: str | None
         sae, latent = await find_latent(request, db, slug, index)
         examples = await q.get_examples(db, sae, index)
         others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
+        place = await whereabouts(db, sae.id, index)
     page = build.feature_page(sae, latent, examples, others, await state.vocabulary(sae))
-    if text is None:
-        return page
-    peak = max(latent.maximum, -latent.minimum)
-    return page.model_copy(update={"test": await run_test(request, sae, index, peak, text)})
+    shown: dict[str, Any] = {} if place is None else {"map": feature_map(sae, index, place)}
+    if text is not None:
+        peak = max(latent.maximum, -latent.minimum)
+        shown["test"] = await run_test(request, sae, index, peak, text)
+    return page.model_copy(update=shown)
 
 
 @router.get("/saes/{slug}/features/{index}.json", response_model=c.FeaturePage)

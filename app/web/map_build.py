@@ -6,9 +6,10 @@ from app import urls
 from app.atlas.colours import COLOURS
 from app.store import maps as m
 from app.store.map_bulk import ClusterRow
-from app.store.map_places import Spot
+from app.store.map_places import Spot, Whereabouts
 from app.store.queries import SAERecord
 from app.web import map_contexts as c
+from app.web.place_contexts import FeatureMap, MapGroupLink
 
 METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
 
@@ -63,9 +64,9 @@ def spot(sae: SAERecord, found: m.MapRecord, rows: list[Spot], clusters: list[Cl
         return None if one is None else cluster(sae, found.version, one)
 
     return c.MapSpot(
-        index=me.index,
+        index=me.latent,
         label=me.label,
-        url=urls.feature(sae.address, me.index),
+        url=urls.feature(sae.address, me.latent),
         x=me.x,
         y=me.y,
         level=me.level,
@@ -74,11 +75,23 @@ def spot(sae: SAERecord, found: m.MapRecord, rows: list[Spot], clusters: list[Cl
         by="coactivation" if found.on == "coactivation" else "decoder",
         company=[
             c.MapCompanion(
-                index=one.index, label=one.label, score=one.score or 0.0, x=one.x, y=one.y,
-                url=urls.feature(sae.address, one.index),
+                index=one.latent, label=one.label, score=one.score or 0.0, x=one.x, y=one.y,
+                url=urls.feature(sae.address, one.latent),
             )
             for one in company
         ],
+    )  # fmt: skip
+
+
+def feature_map(sae: SAERecord, index: int, found: Whereabouts) -> FeatureMap:
+    def group(level: int, number: int | None, name: str | None) -> MapGroupLink | None:
+        url = urls.map_group(sae.address, found.version, level, number or 0)
+        return None if number is None else MapGroupLink(name=name or "", url=url)
+
+    return FeatureMap(
+        version=found.version, name=f"{METHODS[found.method]} of {found.on}", x=found.x, y=found.y,
+        region=group(0, found.region, found.region_name), cluster=group(1, found.cluster, found.cluster_name),
+        url=urls.map_page(sae.address, feature=index),
     )  # fmt: skip
 
 

@@ -121,8 +121,8 @@ class MapItem(LatentRow):
 
 
 class MapFound(BaseModel):
-    """What is marked on the map. ``found`` counts it, up to five thousand unless ``found_exact``; ``items`` are the first
-    of it; ``off`` of those looked at have no place on the map. ``table`` lists all, ``csv`` is a file of all."""
+    """What is marked on the map. ``found`` counts it, up to five thousand unless ``found_exact``; ``items`` are the
+    first of it; ``off`` of those looked at have no place on the map. ``table`` lists all, ``csv`` is a file of all."""
 
     title: str
     items: list[MapItem]
@@ -147,7 +147,7 @@ class MapCompanion(BaseModel):
 
 
 class MapSpot(BaseModel):
-    """A held feature: where it is, at which ``level`` of the quadtree, and its nearest by the map's measure (``by``)."""
+    """A held feature: where it is, at which ``level`` of the quadtree, and the nearest to it by the map's measure."""
 
     index: int
     label: str

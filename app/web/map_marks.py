@@ -12,7 +12,6 @@ from app.store.map_bulk import ClusterRow
 from app.store.queries import SAERecord
 from app.web import build
 from app.web import map_contexts as c
-from app.web.formats import thousands
 from app.web.inspection import read
 from app.web.map_filter import chosen
 from app.web.routes import state_of
@@ -58,16 +57,14 @@ async def found(
     )
 
 
-async def lit(
-    request: Request, db: AsyncConnection, sae: SAERecord, record: m.MapRecord, text: str, ranked: list[Ranked]
-) -> c.MapFound:
+async def lit(db: AsyncConnection, sae: SAERecord, record: m.MapRecord, text: str, ranked: list[Ranked]) -> c.MapFound:
     """What fires on a text, the strongest first."""
     by_index = {one.index: one for one in ranked}
     places = await p.places(db, p.OnMap(sae.id, record.id), list(by_index))
     marked = [places[index] for index in by_index if index in places]
     count = len(ranked)
     return c.MapFound(
-        title=f"{'More than ' if count == MARKED else ''}{_many(count)} fire on the text",
+        title="Features that fire on the text",
         items=await _items(db, sae, list(by_index)[:LISTED], by_index),
         marks=_marks(marked, [round(by_index[one.latent].share, 4) for one in marked]),
         found=count,
@@ -132,7 +129,3 @@ def _title(
     parts += ["within the outline"] if place.within else []
     parts += [f"with “{query.q}” in the label"] if query.q else []
     return f"Features {', '.join(parts)}", page if len(query.filters()) == 1 else None
-
-
-def _many(count: int) -> str:
-    return f"{thousands(count)} feature{'s' if count != 1 else ''}"

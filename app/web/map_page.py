@@ -54,7 +54,7 @@ async def load_map(request: Request, slug: str, query: c.MapQuery) -> c.MapPage:
             clusters = await m.get_clusters(db, record.id)
             shown = map_build.whole(sae, record, clusters)
             if ranked is not None:
-                found = await map_marks.lit(request, db, sae, record, query.text or "", ranked)
+                found = await map_marks.lit(db, sae, record, query.text or "", ranked)
             else:
                 found = await map_marks.found(db, sae, record, query, clusters)
             if query.feature is not None:
@@ -75,6 +75,14 @@ async def _spot(
     if not rows:
         return None, f"Feature {index} has no place on this map."
     return map_build.spot(sae, record, rows, clusters), None
+
+
+@router.get("/map", include_in_schema=False)
+async def first_map(request: Request) -> Response:
+    """The map of the newest SAE, which leads to the others."""
+    async with state_of(request).database.connect() as db:
+        saes = await q.list_saes(db)
+    return RedirectResponse(urls.map_page(saes[0].slug) if saes else urls.home(), status_code=303)
 
 
 @router.get("/saes/{slug}/map.json", response_model=c.MapPage)
@@ -116,7 +124,7 @@ async def load_group(request: Request, slug: str, version: str, level: int, numb
             count = sum(other.level == level for other in clusters)
             raise UnknownMap(f"Map {version} has no {kind} {number}; it has {count} of them.", version=version)
         query = BrowseQuery.model_validate({"map": version, kind: str(number), "sort": "density", "order": "desc"})
-        only = p.OnMap(sae.id, record.id, **{kind: number})
+        only = p.OnMap(sae.id, record.id, *((None, number) if level else (number, None)))
         page = await load_page(request, db, sae, query, PAGE, only)
         counts, _ = await b.count_by_density(db, sae.id, b.Filters(on_map=only), sae.density_edges)
     density = bars(sae, query, "features", "density", [10.0**edge for edge in sae.density_edges], counts)

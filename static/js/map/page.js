@@ -79,8 +79,10 @@ function take(seek = false) {
 
 function explain() {
   legend(document.getElementById("map-legend"), state.color, { lit, marked: map.marks.x.length > 0, range: map.range });
-  for (const box of document.querySelectorAll("[data-region]"))
-    box.style.background = state.color === "region" ? css(hue(Number(box.dataset.region) % 255, theme())) : "transparent";
+  for (const box of document.querySelectorAll("[data-region]")) {
+    box.style.background = css(hue(Number(box.dataset.region) % 255, theme()));
+    box.hidden = state.color !== "region";
+  }
 }
 
 function lasso(on) {
