@@ -5,6 +5,7 @@ import io
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from PIL import Image
@@ -25,6 +26,7 @@ from app.web.routes import json_of, state_of
 
 router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, UnknownMap, TileOutOfRange))
 INK = (70, 130, 210)  # of the picture; seen on both themes
+SPARSE = 50_000  # below so many latents each is drawn a little larger
 KEPT = {"cache-control": IMMUTABLE}
 
 
@@ -87,12 +89,22 @@ async def density(request: Request, slug: str, version: str) -> Response:
 def picture(raster: bytes) -> bytes:
     """PNG of the counts, on a scale of logarithms."""
     counts = np.frombuffer(raster, "<u2").reshape(RASTER, RASTER)[::-1]
+    if counts.sum(dtype=np.int64) < SPARSE:
+        counts = _spread(counts)
     shares = np.log1p(counts) / np.log1p(max(int(counts.max()), 1))
     pixels = np.empty((RASTER, RASTER, 4), np.uint8)
-    pixels[:, :, :3], pixels[:, :, 3] = INK, np.where(counts > 0, 40 + 215 * shares, 0)
+    pixels[:, :, :3], pixels[:, :, 3] = INK, np.where(counts > 0, 60 + 195 * shares, 0)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
+
+
+def _spread(counts: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Each cell takes the greatest of its neighbours' counts, so that lone latents are seen."""
+    wide = np.pad(counts, 1)
+    inner = slice(1, -1)
+    sides = (wide[inner, inner], wide[:-2, inner], wide[2:, inner], wide[inner, :-2], wide[inner, 2:])
+    return np.maximum.reduce(sides)
 
 
 def _plain(address: str) -> str:
