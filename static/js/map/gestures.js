@@ -2,6 +2,7 @@
 const SLACK = 4; // pixels a click may move
 const WHEEL = 1 / 300;
 const STEP = 80; // pixels an arrow key moves
+const AWAY = [-1e6, -1e6];
 const KEYS = { ArrowLeft: [STEP, 0], ArrowRight: [-STEP, 0], ArrowUp: [0, STEP], ArrowDown: [0, -STEP] };
 
 export function listen(frame, act) {
@@ -26,7 +27,8 @@ export function listen(frame, act) {
   frame.addEventListener("pointermove", (event) => {
     const [x, y] = at(event);
     if (!down.has(event.pointerId)) {
-      if (event.pointerType === "mouse") act.hover(x, y);
+      const named = event.target.closest("a:not(.map-hover)");
+      if (event.pointerType === "mouse") act.hover(...(named ? AWAY : [x, y]));
       return;
     }
     const before = down.size === 2 ? spread() : null;
@@ -51,7 +53,7 @@ export function listen(frame, act) {
   };
   frame.addEventListener("pointerup", up);
   frame.addEventListener("pointercancel", up);
-  frame.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && !down.size && act.hover(-1e6, -1e6));
+  frame.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && !down.size && act.hover(...AWAY));
   frame.addEventListener("dragstart", (event) => event.preventDefault());
   frame.addEventListener("click", (event) => {
     const dragged = event.detail && gesture?.moved;

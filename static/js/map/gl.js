@@ -3,7 +3,7 @@ import { SIDE } from "./view.js";
 
 const POINTS = `
 attribute float x; attribute float y; attribute float c;
-uniform vec2 middle; uniform vec2 scale; uniform float size;
+uniform vec2 middle; uniform vec2 scale; uniform mediump float size;
 varying float colour;
 void main() {
   gl_Position = vec4((vec2(x, y) - middle) * scale, 0.0, 1.0);

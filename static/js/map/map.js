@@ -107,7 +107,7 @@ export class Map {
   // To a feature, as close as it takes for its own point to be drawn.
   seek(spot) {
     this.sought = spot;
-    this.view.go(spot.x, spot.y, Math.max(this.view.z, Math.min(spot.level, 3)));
+    this.view.go(spot.x, spot.y, Math.max(this.view.z, 2, Math.min(spot.level, 3)));
     this.invalidate();
   }
 

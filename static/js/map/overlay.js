@@ -123,7 +123,7 @@ export class Overlay {
     this.hover.setAttribute("tabindex", -1);
     this.hover.classList.add("map-hover");
     this.hover.append(svg("circle", { r: 8 }));
-    this.element.append(this.hover);
+    this.element.insertBefore(this.hover, this.names); // what is written lies over it
     this.placed.push({ element: this.hover, ...found });
     this.place(view);
   }
