@@ -45,6 +45,7 @@ from app.web.inspection import router as inspection
 from app.web.intervene_page import router as intervene_page
 from app.web.intervention import router as intervention
 from app.web.limits import Limits
+from app.web.map_page import router as map_page
 from app.web.maps import router as maps
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
@@ -120,6 +121,7 @@ def create_app(settings: Settings) -> FastAPI:
         intervention,
         intervene_page,
         attribution,
+        map_page,  # before what a version's address would take
         maps,
         runs,
         patterns,

@@ -9,12 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from sqlalchemy import ColumnElement, Integer, Select, cast, func, literal_column, select, text, tuple_
+from sqlalchemy import ColumnElement, Double, Integer, Select, cast, func, literal_column, select, text, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import BadRequest
 from app.store import tables as t
+from app.store.map_places import OnMap
 
 Sort = Literal["index", "density", "max", "score", "label"]
 Sign = Literal["positive", "negative", "both"]
@@ -23,6 +24,7 @@ SCORE_BINS = 20
 CHUNK = 2000  # rows of an export held at a time
 
 _c = t.latent.c
+LATENT = _c.index
 # Expressions of indexes are literal: where a value is a parameter, a prepared plan cannot match it to the index.
 LABEL_KEY: ColumnElement[str] = literal_column('(lower(left(latent.label, 100) COLLATE "C"))')
 _TOKENS: ColumnElement[Any] = literal_column(
@@ -53,7 +55,7 @@ class Filters:
 
     label: text the label holds, whatever its case. A range of scores keeps no latent without a score. place: more than
     half of the firings are on sequences' first (last) positions. tokens: ids of which any is among the tokens the
-    latent fires on or promotes.
+    latent fires on or promotes. on_map: where on a map.
     """
 
     label: str | None = None
@@ -66,6 +68,7 @@ class Filters:
     place: Place | None = None
     tokens: tuple[int, ...] = ()
     indices: tuple[int, ...] = ()
+    on_map: OnMap | None = None
 
     def conditions(self) -> list[Any]:
         found: list[Any] = []
@@ -93,6 +96,8 @@ class Filters:
             found.append(_TOKENS.op("&&")(cast(list(self.tokens), ARRAY(Integer))))
         if self.indices:
             found.append(_c.index.in_(self.indices))
+        if self.on_map:
+            found.append(_c.index.in_(self.on_map.latents()))
         return found
 
 
@@ -195,6 +200,21 @@ async def count(connection: AsyncConnection, sae_id: int, filters: Filters, most
     """How many latents the filters keep, counted up to ``most``."""
     kept = select(_c.index).where(_c.sae_id == sae_id, *filters.conditions()).limit(most).subquery()
     return int((await connection.execute(select(func.count()).select_from(kept))).scalar_one())
+
+
+async def count_by_density(
+    connection: AsyncConnection, sae_id: int, filters: Filters, edges: list[float]
+) -> tuple[list[int], int]:
+    """How many of the latents that the filters keep are in each bin of log10 density, and how many never fired."""
+    bin_of = func.width_bucket(func.log(func.nullif(cast(_c.density, Double), 0)), cast(edges, ARRAY(Double)))
+    query = select(bin_of.label("bin"), func.count()).where(_c.sae_id == sae_id, *filters.conditions()).group_by("bin")
+    counts, dead = [0] * (len(edges) - 1), 0
+    for number, n in await connection.execute(query):
+        if number is None:
+            dead += n
+        else:
+            counts[min(max(number, 1), len(counts)) - 1] += n
+    return counts, dead
 
 
 async def sources(connection: AsyncConnection, sae_id: int) -> list[str]:

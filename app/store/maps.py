@@ -65,8 +65,9 @@ _RASTER = select(_m.raster).select_from(t.sae.join(t.map_)).where(*_THIS).limit(
 
 
 async def list_maps(connection: AsyncConnection, sae_id: int) -> list[MapRecord]:
-    """An SAE's maps, the newest first."""
-    return [MapRecord(*row) for row in await connection.execute(_MAPS, {"sae": sae_id})]
+    """An SAE's maps: first the one that keeps most of its latents' neighbours together, of equal ones the newest."""
+    newest = [MapRecord(*row) for row in await connection.execute(_MAPS, {"sae": sae_id})]
+    return sorted(newest, key=lambda one: -one.quality.get(one.method, {}).get("knn_preservation", 0.0))
 
 
 async def get_map(connection: AsyncConnection, sae_id: int, version: str) -> MapRecord | None:

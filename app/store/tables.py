@@ -239,6 +239,7 @@ map_point = Table(
     Column("cluster", Integer),
     Index("map_point_by_region", "sae_id", "map_id", "region", "rank"),
     Index("map_point_by_cluster", "sae_id", "map_id", "cluster", "rank"),
+    Index("map_point_by_place", text("point(x, y)"), postgresql_using="gist"),
     postgresql_partition_by="LIST (sae_id)",
 )
 

@@ -1,38 +1,41 @@
 """An SAE's page, its feature table, and their twins."""
 
 import math
+from dataclasses import replace
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
-from app.errors import BadRequest, SaescopeError, UnknownSAE
+from app.errors import BadRequest, SaescopeError, UnknownMap, UnknownSAE
 from app.store import browse as b
+from app.store import maps as m
 from app.store import queries as q
+from app.store.map_places import OnMap
 from app.store.overviews import get_overview
 from app.subject.tokens import Vocabulary
 from app.web import browse_form as form
-from app.web import build
+from app.web import build, map_build
 from app.web import contexts as c
 from app.web.browse_contexts import (
     Bar,
     BrowseListQuery,
-    BrowsePage,
     BrowseQuery,
     BrowseRow,
     LatentPage,
     LatentTable,
 )
 from app.web.freshness import unless_known
+from app.web.map_filter import on_map
 from app.web.refusals import refused
 from app.web.rendering import render_block
 from app.web.routes import html, json_of, state_of
 from app.web.sharing import sae_preview
 
-router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE))
+router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, UnknownMap))
 PAGE = 50
 COUNTED = 10_000
 Place = Literal["sae", "features"]
@@ -40,16 +43,16 @@ Asked = Annotated[BrowseQuery, Query()]
 
 
 async def load_page(
-    request: Request, db: AsyncConnection, sae: q.SAERecord, query: BrowseQuery, limit: int
+    request: Request, db: AsyncConnection, sae: q.SAERecord, query: BrowseQuery, limit: int, place: OnMap | None = None
 ) -> LatentPage:
-    """A page of the rows the query keeps.
+    """A page of the rows the query keeps. place: what it says of a map, where that is known.
 
     Raises:
         BadRequest, LatentOutOfRange: what in the query does not fit.
     """
     vocabulary = await state_of(request).vocabulary(sae)
     tokens = form.tokens_meant(query, sae, vocabulary)
-    kept = form.filters(query, sae, tokens)
+    kept = replace(form.filters(query, sae, tokens), on_map=place or await on_map(db, sae, query))
     if kept.sign in ("negative", "both") and not sae.signed:  # known without looking through all of them
         return LatentPage(items=[], next=None, found=0, found_exact=True, tokens=tokens)
     descending = query.way() == "desc"
@@ -101,6 +104,13 @@ async def load_table(
     sources = await b.sources(db, sae.id)
     scores = await state_of(request).scores.get(db, sae)
     densities = ([10.0**edge for edge in sae.density_edges], sae.density_counts)
+    return table_of(
+        sae, query, place, page, sources=sources, density_bars=bars(sae, query, place, "density", *densities),
+        score_bars=bars(sae, query, place, "score", *scores), error=error, status=status,
+    )  # fmt: skip
+
+
+def table_of(sae: q.SAERecord, query: BrowseQuery, place: Place, page: LatentPage, **rest: Any) -> LatentTable:
     return LatentTable(
         sae=sae.slug,
         address=sae.address,
@@ -112,12 +122,8 @@ async def load_table(
         sort=query.sort,
         order=query.way(),
         cursor=query.cursor or None,
-        sources=sources,
-        density_bars=bars(sae, query, place, "density", *densities),
-        score_bars=bars(sae, query, place, "score", *scores),
         page=page,
-        error=error,
-        status=status,
+        **rest,
     )
 
 
@@ -217,9 +223,10 @@ async def sae_page(request: Request, slug: str, query: Asked) -> Response:
             return elsewhere
         unless_known(request, sae)
         overview = await get_overview(db, sae)
+        maps = [map_build.summary(sae, one) for one in await m.list_maps(db, sae.id)]
         table = await load_table(request, db, sae, query, "sae")
-    page = BrowsePage(sae=build.sae_page(sae, overview), table=table)
-    answer = html("sae.html", request, preview=sae_preview(request, page.sae), page=page.sae, table=page.table)
+    shown = build.sae_page(sae, overview)
+    answer = html("sae.html", request, preview=sae_preview(request, shown), page=shown, table=table, maps=maps)
     answer.status_code = table.status
     return answer
 

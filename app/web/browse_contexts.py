@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from app.store.browse import Sort
-from app.web.contexts import LatentRow, Order, SAEPage
+from app.web.contexts import LatentRow, Order
 
 
 class BrowseQuery(BaseModel):
@@ -27,6 +27,12 @@ class BrowseQuery(BaseModel):
     )
     token: str = Field(default="", description="A token it fires on or promotes.")
     index: list[str] = Field(default=[], description="These features only: 1,2,3.")
+    map: str = Field(default="", description="Version of a map; what follows is on this one, else on the SAE's first.")
+    region: str = Field(default="", description="Number of a region of the map, or none.")
+    cluster: str = Field(default="", description="Number of a cluster of the map, or none.")
+    within: str = Field(
+        default="", description="Corners of an outline on the map, such as 0,0 900,0 900,500; two span a rectangle."
+    )
     sort: Sort = "index"
     order: Order | None = None
     cursor: str = ""
@@ -54,7 +60,7 @@ class BrowseListQuery(BrowseQuery):
 
 FILTERS = (
     "q", "source", "density_min", "density_max", "max_min", "max_max", "score_min", "score_max", "fires", "state", "on",
-    "token", "index",
+    "token", "index", "map", "region", "cluster", "within",
 )  # fmt: skip
 
 
@@ -116,10 +122,3 @@ class LatentTable(BaseModel):
     page: LatentPage
     error: str | None = None
     status: int = 200  # of the answer that shows it
-
-
-class BrowsePage(BaseModel):
-    """/saes/{sae} in a browser: the SAE and its feature table."""
-
-    sae: SAEPage
-    table: LatentTable

@@ -58,8 +58,9 @@ def tokens_meant(query: BrowseQuery, sae: SAERecord, vocabulary: Vocabulary) -> 
 
 def _fits(query: BrowseQuery) -> None:
     for name, text in query.given().items():
-        if len(text) > (LONGEST if name != "index" else 12 * MOST):
-            raise BadRequest(f"{name} is longer than {LONGEST} characters.", field=name)
+        most = 12 * MOST if name in ("index", "within") else LONGEST
+        if len(text) > most:
+            raise BadRequest(f"{name} is longer than {most:,} characters.", field=name)
         if "\0" in text or any("\ud800" <= ch <= "\udfff" for ch in text):
             raise BadRequest(f"{name} holds a character no label and no token can hold.", field=name)
 

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel
 
 from app.web.explain_contexts import Explanation, SAEScores
+from app.web.place_contexts import FeatureMap
 
 Order = Literal["asc", "desc"]
 
@@ -282,6 +283,7 @@ class FeaturePage(BaseModel):
     subject: str
     architecture: str
     harvest: Harvest
+    map: FeatureMap | None = None
     test: FeatureTest | None = None  # where ?text= was given
 
 

@@ -8,21 +8,23 @@ import math
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import Response, StreamingResponse
 
-from app.errors import BadRequest, DiskFull, ServerBusy, UnknownSAE
+from app.errors import BadRequest, DiskFull, ServerBusy, UnknownMap, UnknownSAE
 from app.store import browse as b
 from app.store import queries as q
 from app.subject.tokens import Vocabulary
 from app.web import browse_form as form
 from app.web.browse_contexts import BrowseQuery
+from app.web.map_filter import on_map
 from app.web.refusals import refused
 from app.web.routes import state_of
 
-router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, DiskFull, ServerBusy))
+router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, UnknownMap, DiskFull, ServerBusy))
 _CALLED = {"maximum": "max", "minimum": "min"}
 COLUMNS = (*(_CALLED.get(name, name) for name in b.SCALARS), "tokens_by_probability", "tokens_by_mean", "promoted")
 N_SCALARS = len(b.SCALARS)
@@ -125,8 +127,10 @@ async def prepared(request: Request, slug: str, query: BrowseQuery) -> tuple[q.S
     state = state_of(request)
     async with state.database.connect() as db:
         sae = await q.get_sae(db, slug)
+        chosen = await on_map(db, sae, query)
     vocabulary = await state.vocabulary(sae)
-    return sae, form.filters(query, sae, form.tokens_meant(query, sae, vocabulary)), vocabulary
+    kept = form.filters(query, sae, form.tokens_meant(query, sae, vocabulary))
+    return sae, replace(kept, on_map=chosen), vocabulary
 
 
 def headers(sae: q.SAERecord, ending: str) -> dict[str, str]:

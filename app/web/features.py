@@ -9,6 +9,7 @@ from app import urls
 from app.store import queries as q
 from app.store.explanations import get_explanations
 from app.store.glimpses import get_company
+from app.store.map_places import whereabouts
 from app.web import build
 from app.web import contexts as c
 from app.web.charts import activation_chart, profile_chart
@@ -17,6 +18,7 @@ from app.web.examples import rows as arrange
 from app.web.explain_build import explanation
 from app.web.found import find_latent
 from app.web.inspection import run_test
+from app.web.map_build import feature_map
 from app.web.refusals import READING, refused
 from app.web.routes import html, json_of, state_of, whole
 from app.web.sharing import feature_preview
@@ -31,12 +33,14 @@ async def load_feature(request: Request, slug: str, index: int, text: str | None
         examples = await q.get_examples(db, sae, index)
         others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
         explanations = await get_explanations(db, sae.id, index)
+        place = await whereabouts(db, sae.id, index)
     told = [explanation(sae, latent, one) for one in explanations]
     page = build.feature_page(sae, latent, examples, others, told, await state.vocabulary(sae))
-    if text is None:
-        return page
-    peak = max(latent.maximum, -latent.minimum)
-    return page.model_copy(update={"test": await run_test(request, sae, index, peak, text)})
+    shown: dict[str, Any] = {} if place is None else {"map": feature_map(sae, index, place)}
+    if text is not None:
+        peak = max(latent.maximum, -latent.minimum)
+        shown["test"] = await run_test(request, sae, index, peak, text)
+    return page.model_copy(update=shown)
 
 
 @router.get("/saes/{slug}/features/{index}.json", response_model=c.FeaturePage)

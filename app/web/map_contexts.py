@@ -1,9 +1,17 @@
 """What an SAE's maps hold, typed."""
 
 from datetime import datetime
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
+
+from app.web.browse_contexts import LatentTable
+from app.web.contexts import LatentRow
+from app.web.fields import Asked, Label
+
+DEEPEST = 12.0  # zoom: at 12 the view is 16 places wide
+KINDS: tuple[Literal["region"], Literal["cluster"]] = ("region", "cluster")  # by level
+LONGEST = 2000  # characters of a text
 
 
 class MapQuality(BaseModel):
@@ -17,8 +25,9 @@ class MapQuality(BaseModel):
 
 class MapSummary(BaseModel):
     """A map: its layout's ``method``, what makes latents near (``on``), how many are ``placed``, how many are in a
-    cluster. ``quality`` is that of its method beside PCA's."""
+    cluster. ``quality`` is that of its method beside PCA's; ``page`` is where it is drawn."""
 
+    name: str
     method: str
     on: str
     version: str
@@ -29,6 +38,7 @@ class MapSummary(BaseModel):
     seconds: float
     made: datetime
     url: str
+    page: str
 
 
 class MapList(BaseModel):
@@ -38,7 +48,7 @@ class MapList(BaseModel):
 
 class MapCluster(BaseModel):
     """Latents that lie close together. ``x`` and ``y`` (0 to 65,535, y upwards) are where its middle latent is, to
-    which ``url`` leads; ``density`` is the median of those alive."""
+    which ``url`` leads; ``density`` is the median of those alive; ``page`` lists them."""
 
     id: int
     name: str
@@ -49,6 +59,7 @@ class MapCluster(BaseModel):
     x: int
     y: int
     url: str
+    page: str
 
 
 class MapRegion(MapCluster):
@@ -68,3 +79,133 @@ class MapData(MapSummary):
     tiles: str
     density: str
     regions: list[MapRegion]
+
+
+class MapQuery(Asked):
+    """The map's state in its URL: where it is seen, how it is coloured, and what is marked on it."""
+
+    map: str = Field(
+        default="", max_length=40, description="Version of a map; else the one that keeps most neighbours."
+    )
+    x: float | None = Field(default=None, ge=0, le=65_536, description="The middle of the view.")
+    y: float | None = Field(default=None, ge=0, le=65_536, description="The middle of the view; upwards.")
+    z: float = Field(default=0, ge=0, le=DEEPEST, description="Zoom; the view is 65,536 / 2^z places wide.")
+    color: Literal["density", "maximum", "score", "sign", "region", "cluster"] = "cluster"
+    q: Label = Field(default="", max_length=100, description="Mark latents whose label holds this text.")
+    region: str = Field(default="", max_length=10, description="Mark a region's latents; none: those in no region.")
+    cluster: str = Field(default="", max_length=10, description="Mark a cluster's latents; none: those in no cluster.")
+    within: str = Field(default="", max_length=12_000, description="Mark what is in an outline: 0,0 900,0 900,500.")
+    feature: int | None = Field(default=None, ge=0, lt=2**31, description="Hold this feature, with its company.")
+    text: str | None = Field(default=None, max_length=LONGEST, description="Light the map up with what fires on this.")
+
+    def filters(self) -> dict[str, str]:
+        """What is marked, as the feature table's URL says it."""
+        names = ("q", "region", "cluster", "within")
+        return {name: value for name in names if (value := getattr(self, name))}
+
+
+class MapMarks(BaseModel):
+    """Places of what is marked; ``values``, for a text, are shares of each latent's maximum in the harvest."""
+
+    latents: list[int]
+    x: list[int]
+    y: list[int]
+    values: list[float] | None
+
+
+class MapItem(LatentRow):
+    """A marked latent; on a text, its greatest activation and what share of its maximum that is."""
+
+    activation: float | None
+    share: float | None
+
+
+class MapFound(BaseModel):
+    """What is marked on the map. ``found`` counts it, up to five thousand unless ``found_exact``; ``items`` are the
+    first of it; ``off`` of those looked at have no place on the map. ``table`` lists all, ``csv`` is a file of all."""
+
+    title: str
+    items: list[MapItem]
+    marks: MapMarks
+    found: int
+    found_exact: bool
+    off: int
+    page: str | None
+    table: str | None
+    csv: str | None
+
+
+class MapCompanion(BaseModel):
+    """A latent near another; ``score`` is their cosine, or on maps of co-activation their correlation."""
+
+    index: int
+    label: str
+    score: float
+    x: int
+    y: int
+    url: str
+
+
+class MapSpot(BaseModel):
+    """A held feature: where it is, at which ``level`` of the quadtree, and the nearest to it by the map's measure."""
+
+    index: int
+    label: str
+    url: str
+    x: int
+    y: int
+    level: int
+    region: MapCluster | None
+    cluster: MapCluster | None
+    by: Literal["decoder", "coactivation"]
+    company: list[MapCompanion]
+
+
+class MapPage(BaseModel):
+    """A map's page. ``maps`` are all of the SAE's; ``map`` is the one shown, null where there is none; ``told`` says
+    what of the query could not be done."""
+
+    sae: str
+    revision: str
+    address: str
+    n_latents: int
+    query: MapQuery
+    maps: list[MapSummary]
+    map: MapData | None
+    found: MapFound | None
+    spot: MapSpot | None
+    told: str | None
+
+
+class Term(BaseModel):
+    """What a group's latents have in common; ``score`` is its c-TF-IDF."""
+
+    term: str
+    score: float
+
+
+class MapGroupPage(BaseModel):
+    """A region or a cluster: its size, terms, density, its middle latent (``centre``) and
+    where that is, and its features; ``on_map`` is the map there, ``table`` also has
+    their density."""
+
+    sae: str
+    revision: str
+    address: str
+    version: str
+    map: MapSummary
+    kind: Literal["region", "cluster"]
+    id: int
+    name: str
+    terms: list[Term]
+    size: int
+    alive: int
+    density: float | None
+    centre: int
+    centre_url: str
+    x: int
+    y: int
+    parent: MapCluster | None
+    clusters: list[MapCluster]
+    on_map: str
+    table: LatentTable

@@ -5,36 +5,38 @@ import io
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 from fastapi import APIRouter, Request
 from fastapi.responses import Response
 from PIL import Image
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app import urls
 from app.atlas.colours import COLOURS
 from app.atlas.places import RASTER
 from app.atlas.tiles import DEEPEST, empty
 from app.errors import BadRequest, TileOutOfRange, UnknownMap, UnknownSAE
 from app.store import maps as m
 from app.store import queries as q
-from app.store.map_bulk import ClusterRow
 from app.web.headers import IMMUTABLE
-from app.web.map_contexts import MapCluster, MapData, MapList, MapRegion, MapSummary
+from app.web.map_build import summary, whole
+from app.web.map_contexts import MapData, MapList
+from app.web.map_filter import no_map
 from app.web.refusals import refused
 from app.web.routes import json_of, state_of
 
 router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, UnknownMap, TileOutOfRange))
 INK = (70, 130, 210)  # of the picture; seen on both themes
+SPARSE = 50_000  # below so many latents each is drawn a little larger
 KEPT = {"cache-control": IMMUTABLE}
 
 
 @router.get("/saes/{slug}/maps.json", response_model=MapList)
 async def maps_json(request: Request, slug: str) -> Response:
-    """An SAE's maps, the newest first."""
+    """An SAE's maps, first the one that keeps most neighbours together, with which the map's page opens."""
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
         found = await m.list_maps(db, sae.id)
-    return json_of(MapList(items=[MapSummary(**_summary(sae, one)) for one in found]))
+    return json_of(MapList(items=[summary(sae, one) for one in found]))
 
 
 @router.get("/saes/{slug}/map/{version}.json", response_model=MapData)
@@ -46,12 +48,7 @@ async def map_json(request: Request, slug: str, version: str) -> Response:
         if found is None:
             raise await _unknown(db, slug, version)
         clusters = await m.get_clusters(db, found.id)
-    data = MapData(
-        **_summary(sae, found), sae=sae.slug, revision=sae.revision, address=sae.address, parameters=found.parameters,
-        facts=found.facts, colors=list(COLOURS), tiles=urls.map_tiles(sae.address, version),
-        density=urls.map_density(sae.address, version), regions=_regions(sae, clusters),
-    )  # fmt: skip
-    return json_of(data)
+    return json_of(whole(sae, found, clusters))
 
 
 @router.get("/saes/{slug}/map/{version}/{z}/{x}/{y}.bin", response_class=Response, summary="A tile of a map")
@@ -92,12 +89,23 @@ async def density(request: Request, slug: str, version: str) -> Response:
 def picture(raster: bytes) -> bytes:
     """PNG of the counts, on a scale of logarithms."""
     counts = np.frombuffer(raster, "<u2").reshape(RASTER, RASTER)[::-1]
+    if counts.sum(dtype=np.int64) < SPARSE:
+        counts = _spread(counts)
     shares = np.log1p(counts) / np.log1p(max(int(counts.max()), 1))
     pixels = np.empty((RASTER, RASTER, 4), np.uint8)
-    pixels[:, :, :3], pixels[:, :, 3] = INK, np.where(counts > 0, 40 + 215 * shares, 0)
+    pixels[:, :, :3], pixels[:, :, 3] = INK, np.where(counts > 0, 60 + 195 * shares, 0)
     out = io.BytesIO()
     Image.fromarray(pixels).save(out, "PNG")
     return out.getvalue()
+
+
+def _spread(counts: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
+    """Each cell takes the greatest of its neighbours' counts, so that lone latents are seen."""
+    wide = np.pad(counts, 1)
+    inner = slice(1, -1)
+    sides = (wide[inner, inner], wide[:-2, inner], wide[2:, inner], wide[inner, :-2], wide[inner, 2:])
+    out: npt.NDArray[np.uint16] = np.maximum.reduce(sides)
+    return out
 
 
 def _plain(address: str) -> str:
@@ -112,23 +120,4 @@ async def _unknown(db: AsyncConnection, address: str, version: str) -> UnknownMa
     """
     sae = await q.get_sae(db, address)
     there = [one.version for one in await m.list_maps(db, sae.id)]
-    told = f"there are: {', '.join(there)}" if there else f"'saescope map {sae.slug}' makes one"
-    return UnknownMap(f"{sae.address} has no map {version[:40]!r} here; {told}.", sae=sae.address, version=version[:40])
-
-
-def _summary(sae: q.SAERecord, found: m.MapRecord) -> dict[str, object]:
-    names = ("method", "on", "version", "placed", "unplaced", "clustered", "quality", "seconds", "made")
-    return {**{name: getattr(found, name) for name in names}, "url": urls.map_json(sae.address, found.version)}
-
-
-def _regions(sae: q.SAERecord, clusters: list[ClusterRow]) -> list[MapRegion]:
-    inside: dict[int | None, list[MapCluster]] = {}
-    for one in clusters:
-        if one.level == 1:
-            inside.setdefault(one.parent, []).append(MapCluster(**_cluster(sae, one)))
-    return [MapRegion(**_cluster(sae, one), clusters=inside.get(one.id, [])) for one in clusters if one.level == 0]
-
-
-def _cluster(sae: q.SAERecord, one: ClusterRow) -> dict[str, object]:
-    names = ("id", "name", "terms", "size", "alive", "density", "x", "y")
-    return {**{name: getattr(one, name) for name in names}, "url": urls.feature(sae.address, one.centre)}
+    return no_map(sae, there, version)
