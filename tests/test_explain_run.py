@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -11,6 +12,7 @@ from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
 from app.errors import ExplainRunning
 from app.explain import codes
+from app.explain.sample import choose
 from app.harvest.job import Job, run_job
 from app.harvest.reader import Reader
 from app.main import create_app
@@ -125,9 +127,9 @@ def test_every_latent_is_explained_scored_and_labelled(database, sae, explained_
 
 def test_the_documents_of_a_scores_examples_are_none_that_taught_it(database, sae, explained_, own):
     taught = set()
-    names = dict(rows(database, "SELECT id, document FROM sequence"))
-    sampled = codes.choose([names[i] for i in range(len(names))], torch.full((len(names),), 60).numpy(), 1 << 20,
-                           packed=False)  # fmt: skip
+    found = rows(database, "SELECT id, document, cardinality(token_ids) - 1 AS counted FROM sequence ORDER BY id")
+    names = [row.document for row in found]
+    sampled = choose(names, np.array([row.counted for row in found]), 1 << 20, packed=False)
     for sequence, split in zip(sampled.sequence, sampled.split, strict=True):
         if split < 2:
             taught.add(names[int(sequence)])
@@ -294,7 +296,7 @@ def test_an_saes_page_shows_how_scores_are_spread(database, site, explained_):
 def test_what_is_no_score_is_refused(site):
     for name in ("x", "999999999"):
         answer = site.get(f"/saes/{SLUG}/features/1/scores/{name}.json")
-        assert (answer.status_code, answer.json()["code"]) == (404, "page_not_found")
+        assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
 
 
 def test_an_saes_page_without_explanations_says_nothing_of_them(harvest, site):
