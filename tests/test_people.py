@@ -73,13 +73,13 @@ def test_of_several_the_one_with_the_most_votes_gives_the_label(site):
 @pytest.mark.parametrize(
     ("where", "fields", "status", "told"),
     [
-        ("/explanations", {"author": "Ada"}, 400, "The explanation is empty; say what the feature fires on."),
-        ("/explanations", {"text": "x" * 2001, "author": "Ada"}, 400, "2,001 characters; 2,000 are the most"),
-        ("/explanations", {"text": "x"}, 400, "give a name"),
-        ("/explanations", {"text": "x", "author": "n" * 81}, 400, "81 characters; 80 are the most"),
+        ("/explanations", {"author": "Ada"}, 422, "The explanation is empty; say what the feature fires on."),
+        ("/explanations", {"text": "x" * 2001, "author": "Ada"}, 422, "2,001 characters; 2,000 are the most"),
+        ("/explanations", {"text": "x"}, 422, "give a name"),
+        ("/explanations", {"text": "x", "author": "n" * 81}, 422, "81 characters; 80 are the most"),
         ("/explanations/999999", {"text": "x", "author": "Ada"}, 404, "Feature 3 has no explanation 999999"),
         ("/explanations/x/votes", {"value": "1", "author": "Ada"}, 404, "Feature 3 has no explanation 0"),
-        ("/explanations/1/votes", {"value": "2", "author": "Ada"}, 400, "A vote is 1, -1 or 0, not"),
+        ("/explanations/1/votes", {"value": "2", "author": "Ada"}, 422, "A vote is 1, -1 or 0, not"),
     ],
 )
 def test_what_does_not_fit_is_one_sentence_and_changes_nothing(site, where, fields, status, told):
