@@ -11,6 +11,7 @@ from app.web.compare_contexts import ComparePage
 from app.web.contexts import FeaturePage, HomePage, SAEPage
 from app.web.differences_contexts import ContrastPage, TwoPromptsPage
 from app.web.example_page import ExamplePage
+from app.web.explain_contexts import ScorePage
 from app.web.heads import HeadsPage
 from app.web.inspect_contexts import InspectPage
 from app.web.intervene_contexts import AttributePage, IntervenePage
@@ -20,7 +21,7 @@ from app.web.run_contexts import HarvestsPage, RunPage
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
-    HeadsPage, AlikePage, InspectPage, IntervenePage, AttributePage, HarvestsPage, RunPage,
+    HeadsPage, AlikePage, InspectPage, IntervenePage, AttributePage, HarvestsPage, RunPage, ScorePage,
 )  # fmt: skip
 
 
