@@ -116,6 +116,7 @@ export class Renderer {
       gl.uniform1f(at("alpha"), back);
       gl.uniform1i(at("picture"), 1);
       gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+      gl.disableVertexAttribArray(of("corner"));
     }
     const { made, at, of } = this.points;
     gl.useProgram(made);
@@ -147,6 +148,7 @@ export class Renderer {
       points(gl.FLOAT, gl.FLOAT, 0, 4 * n, 8 * n);
       gl.drawArrays(gl.POINTS, 0, n);
     }
+    for (const name of ["x", "y", "c"]) gl.disableVertexAttribArray(of(name)); // a tile's buffer may go meanwhile
   }
 
   upload(tile) {
