@@ -12,12 +12,13 @@ from app.web.contexts import FeaturePage, HomePage, SAEPage
 from app.web.differences_contexts import ContrastPage, TwoPromptsPage
 from app.web.example_page import ExamplePage
 from app.web.heads import HeadsPage
+from app.web.map_contexts import MapGroupPage, MapPage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
-    HeadsPage, AlikePage,
+    HeadsPage, AlikePage, MapPage, MapGroupPage,
 )  # fmt: skip
 
 
