@@ -28,6 +28,9 @@ PAGES = {
     "inspect-expected": "/inspect?text=The+Eiffel+Tower+stands+in+Paris%2C+the+capital+of+France.&predict=1",
     "intervene": f"/intervene?text=My+favourite+city+is&feature={SLUG}%2F2934&kind=add&strength=0.5&temperature=0",
     "attribute": f"/attribute?text=The+Eiffel+Tower+stands+in+the+city+of&sae={SLUG}&token=Paris&against=London",
+    "map": f"{SAE}/map",
+    "map-held": f"{SAE}/map?feature=830",
+    "map-text": f"{SAE}/map?text=The+treaty+was+signed+in+Paris",
     "compare-features": f"/compare?a={SLUG}/7&b={SLUG}/8",
     "compare-saes": f"/compare?a={SLUG}&b={SLUG}",
     "harvests": "/harvests",
@@ -35,7 +38,7 @@ PAGES = {
     "api": "/api/docs",
     "not-found": f"{SAE}/features/99999999",
 }
-SHOWN = ("feature", "sae", "inspect")  # in the README
+SHOWN = ("feature", "sae", "inspect", "map")  # in the README and docs
 ROOT = Path(__file__).resolve().parents[1]
 
 
