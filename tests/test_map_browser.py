@@ -12,13 +12,16 @@ from PIL import Image
 from app.atlas import tiles
 from app.main import create_app
 from app.web.assets import install_assets
+from benchmarks.map_browser import SOFTWARE
 from tests.conftest import SLUG
-from tests.test_browser import CHROMIUM, browser, site  # noqa: F401
+from tests.test_browser import browser, site  # noqa: F401
 from tests.test_map_routes import mapped  # noqa: F401
 
 MAP = f"/saes/{SLUG}/map"
 SIDE, MARGIN = 65_536, 0.92
-WITHOUT = ["--no-sandbox", "--disable-3d-apis"]
+LOSE = """() => document.querySelector("#map canvas").getContext("webgl")
+  .getExtension("WEBGL_lose_context").loseContext()"""
+CONTEXT = "((kind) => document.querySelector('#map canvas').getContext(kind) !== null)"
 PLAN = """async ({ template, budget }) => {
   const { Tiles, isDrawn } = await import("/static/js/map/tiles.js");
   const whole = { left: 0, right: 65536, bottom: 0, top: 65536 };
@@ -113,24 +116,24 @@ def coloured(page, places):
 
 def test_every_latent_is_drawn_where_it_is(opened, points):
     assert opened.inner_text("#map-shown") == "40 of 40 shown, all of them"
-    assert opened.evaluate("() => document.querySelector('#map canvas').getContext('webgl') !== null")
+    assert opened.evaluate(f"{CONTEXT}('2d')")  # where WebGL would be software
     places = [on_screen(opened, x, y) for x, y in points.values()]
     assert coloured(opened, places) == 40
     shifted = [(left + 60, top - 200) for left, top in places]  # heaps are at two corners
     assert coloured(opened, shifted) == 0
 
 
-def test_without_webgl_a_canvas_shows_the_same(browser, site, points):  # noqa: F811
-    chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=WITHOUT)
-    page = chromium.new_context(base_url=site, viewport={"width": 1280, "height": 900}).new_page()
-    troubles = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
+def test_webgl_draws_the_same(page, points):
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.add_init_script(SOFTWARE)
     page.goto(MAP)
     still(page)
-    assert page.evaluate("() => document.querySelector('#map canvas').getContext('2d') !== null")
+    assert page.evaluate(f"{CONTEXT}('webgl')")
     assert coloured(page, [on_screen(page, x, y) for x, y in points.values()]) == 40
-    assert troubles == []
-    chromium.close()
+    page.evaluate(LOSE)
+    page.locator("#map canvas:not([data-device])").wait_for()
+    page.wait_for_timeout(300)
+    assert coloured(page, [on_screen(page, x, y) for x, y in points.values()]) == 40
 
 
 def test_the_map_moves_by_keys_wheel_and_drag(opened):

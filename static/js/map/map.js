@@ -39,6 +39,7 @@ export class Map {
     this.frame.insertBefore(this.canvas, this.overlay.element.isConnected ? this.overlay.element : null);
     try {
       const made = new Device(this.canvas);
+      this.canvas.dataset.device = "webgl";
       this.canvas.addEventListener("webglcontextlost", () => this.plainly(), { once: true });
       return made;
     } catch {
