@@ -31,6 +31,9 @@ PAGES = {
     "two-prompts": f"/inspect/compare?text=The+king+of+France&other=The+queen+of+England&sae={SLUG}",
     "contrast": f"/inspect/contrast?here=The+king+of+France%0AThe+queen+of+England&there=The+cat+sat&sae={SLUG}",
     "contexts": f"/contexts?text=The+treaty+was+signed+in+Paris&sae={SLUG}",
+    "map": f"{SAE}/map",
+    "map-held": f"{SAE}/map?feature=830",
+    "map-text": f"{SAE}/map?text=The+treaty+was+signed+in+Paris",
     "compare-features": f"/compare?a={SLUG}/7&b={SLUG}/8",
     "compare-saes": f"/compare?a={SLUG}&b={SLUG}",
     "harvests": "/harvests",
@@ -38,7 +41,7 @@ PAGES = {
     "api": "/api/docs",
     "not-found": f"{SAE}/features/99999999",
 }
-SHOWN = ("feature", "sae", "inspect")  # in the README
+SHOWN = ("feature", "sae", "inspect", "map")  # in the README and docs
 ROOT = Path(__file__).resolve().parents[1]
 
 

@@ -1,4 +1,4 @@
-"""The map in a real Chromium: drawn with and without WebGL, moved, searched, held, outlined, saved, opened again."""
+"""The map in a real Chromium: drawn with and without WebGL, moved, searched, outlined, saved, and opened again."""
 
 import io
 import re
@@ -12,13 +12,16 @@ from PIL import Image
 from app.atlas import tiles
 from app.main import create_app
 from app.web.assets import install_assets
+from benchmarks.map_browser import SOFTWARE
 from tests.conftest import SLUG
-from tests.test_browser import CHROMIUM, browser, page, site  # noqa: F401
+from tests.test_browser import browser, site  # noqa: F401
 from tests.test_map_routes import mapped  # noqa: F401
 
 MAP = f"/saes/{SLUG}/map"
 SIDE, MARGIN = 65_536, 0.92
-GL = ["--no-sandbox", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+LOSE = """() => document.querySelector("#map canvas").getContext("webgl")
+  .getExtension("WEBGL_lose_context").loseContext()"""
+CONTEXT = "((kind) => document.querySelector('#map canvas').getContext(kind) !== null)"
 PLAN = """async ({ template, budget }) => {
   const { Tiles, isDrawn } = await import("/static/js/map/tiles.js");
   const whole = { left: 0, right: 65536, bottom: 0, top: 65536 };
@@ -40,7 +43,20 @@ def app(mapped, settings):  # noqa: F811
 
 
 @pytest.fixture
-def opened(page):  # noqa: F811
+def page(browser, site):  # noqa: F811
+    context = browser.new_context(base_url=site)
+    page = context.new_page()
+    troubles = []
+    page.on("console", lambda said: troubles.append(said.text) if said.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("request", lambda r: None if r.url.startswith((site, "data:", "blob:")) else troubles.append(r.url))
+    yield page
+    context.close()
+    assert [one for one in troubles if "ReadPixels" not in one] == []  # which pictures of the page lead to
+
+
+@pytest.fixture
+def opened(page):
     """The map's page, once it stands still."""
     page.set_viewport_size({"width": 1280, "height": 900})
     page.goto(MAP)
@@ -48,25 +64,25 @@ def opened(page):  # noqa: F811
     return page
 
 
-def still(page):  # noqa: F811
+def still(page):
     page.locator("#map[data-settled]").wait_for()
     page.locator("#map-shown", has_text="shown").wait_for()
 
 
-def moved(page, act):  # noqa: F811
+def moved(page, act):
     """Do ``act`` and wait until the view it leads to stands still and is in the URL."""
     before = page.url
     act()
     page.wait_for_url(lambda url: url != before)
 
 
-def seen(page):  # noqa: F811
+def seen(page):
     """The middle of the view and its zoom, as the URL has them."""
     given = parse_qs(urlsplit(page.url).query)
     return [float(given.get(name, [usual])[0]) for name, usual in (("x", SIDE / 2), ("y", SIDE / 2), ("z", 0))]
 
 
-def on_screen(page, x, y):  # noqa: F811
+def on_screen(page, x, y):
     """Where a place of the map is on the page."""
     box = page.locator("#map").bounding_box()
     width, height = box["width"] - 2, box["height"] - 2  # inside its border
@@ -88,7 +104,7 @@ def points(site, mapped):  # noqa: F811
     return found
 
 
-def coloured(page, places):  # noqa: F811
+def coloured(page, places):
     """Of places on the page, how many are drawn on: as seen in a picture of it, text left out."""
     page.evaluate("() => document.querySelector('.map-over')?.remove()")
     picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
@@ -100,23 +116,24 @@ def coloured(page, places):  # noqa: F811
 
 def test_every_latent_is_drawn_where_it_is(opened, points):
     assert opened.inner_text("#map-shown") == "40 of 40 shown, all of them"
+    assert opened.evaluate(f"{CONTEXT}('2d')")  # where WebGL would be software
     places = [on_screen(opened, x, y) for x, y in points.values()]
     assert coloured(opened, places) == 40
     shifted = [(left + 60, top - 200) for left, top in places]  # heaps are at two corners
     assert coloured(opened, shifted) == 0
 
 
-def test_webgl_draws_the_same(browser, site, points):  # noqa: F811
-    chromium = browser.browser_type.launch(executable_path=CHROMIUM, args=GL)
-    page = chromium.new_context(base_url=site, viewport={"width": 1280, "height": 900}).new_page()  # noqa: F811
-    troubles = []
-    page.on("pageerror", lambda error: troubles.append(str(error)))
+def test_webgl_draws_the_same(page, points):
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.add_init_script(SOFTWARE)
     page.goto(MAP)
     still(page)
-    assert page.evaluate("() => document.querySelector('#map canvas').getContext('webgl') !== null")
+    assert page.evaluate(f"{CONTEXT}('webgl')")
     assert coloured(page, [on_screen(page, x, y) for x, y in points.values()]) == 40
-    assert troubles == []
-    chromium.close()
+    page.evaluate(LOSE)
+    page.locator("#map canvas:not([data-device])").wait_for()
+    page.wait_for_timeout(300)
+    assert coloured(page, [on_screen(page, x, y) for x, y in points.values()]) == 40
 
 
 def test_the_map_moves_by_keys_wheel_and_drag(opened):
@@ -217,7 +234,7 @@ def test_a_number_is_reached_and_a_label_marks(opened, points):
     opened.get_by_role("heading", name="Regions and clusters").wait_for()
 
 
-def coloured_at_middle(page):  # noqa: F811
+def coloured_at_middle(page):
     box = page.locator("#map").bounding_box()
     clip = {"x": box["x"] + box["width"] / 2 - 3, "y": box["y"] + box["height"] / 2 - 3, "width": 6, "height": 6}
     shot = np.asarray(Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")).astype(int)
@@ -314,7 +331,7 @@ def test_no_more_points_are_drawn_than_the_budget(opened, mapped, budget, shown)
 
 def test_without_scripts_it_is_a_page_of_lists(browser, site, mapped):  # noqa: F811
     context = browser.new_context(base_url=site, java_script_enabled=False, viewport={"width": 380, "height": 800})
-    page = context.new_page()  # noqa: F811
+    page = context.new_page()
     page.goto(MAP)
     assert page.locator("#map img").evaluate("(one) => one.naturalWidth") == 512
     assert page.locator("#map-tools").is_hidden()
@@ -336,7 +353,7 @@ def test_without_scripts_it_is_a_page_of_lists(browser, site, mapped):  # noqa: 
 @pytest.mark.parametrize("query", ["", "?feature=3", "?q=a&color=sign", "?text=Paris+is+big"])
 def test_it_fits_a_phone(browser, site, query):  # noqa: F811
     context = browser.new_context(base_url=site, viewport={"width": 380, "height": 800}, has_touch=True)
-    page = context.new_page()  # noqa: F811
+    page = context.new_page()
     page.goto(MAP + query)
     still(page)
     assert page.evaluate("() => document.documentElement.scrollWidth") == 380
@@ -348,7 +365,7 @@ def test_axe_finds_nothing_serious(browser, site, mapped, scheme):  # noqa: F811
     from axe_playwright_python.sync_playwright import Axe
 
     context = browser.new_context(base_url=site, color_scheme=scheme, bypass_csp=True)
-    page = context.new_page()  # noqa: F811
+    page = context.new_page()
     group = f"{MAP}/{mapped.row.version}/clusters/0"
     for path in (MAP, f"{MAP}?feature=3&q=a", f"{MAP}?text=Paris+is+big", group):
         page.goto(path)

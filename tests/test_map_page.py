@@ -148,12 +148,12 @@ def test_a_groups_page_lists_its_features(site, data):  # noqa: F811
         assert [one["id"] for one in page["clusters"]] == [one["id"] for one in region["clusters"]]
         for cluster in region["clusters"]:
             page = site.get(f"{cluster['page']}.json").json()
-            members = [item["index"] for item in page["table"]["page"]["items"]]
-            assert len(members) == cluster["size"] == page["table"]["page"]["found"]
+            members = [item["index"] for item in page["features"]["items"]]
+            assert len(members) == cluster["size"] == page["features"]["found"]
             assert page["centre"] in members
             assert page["parent"]["id"] == region["id"]
-            assert sum(bar["count"] for bar in page["table"]["density_bars"]) == page["alive"]
-            densities = [item["density"] for item in page["table"]["page"]["items"]]
+            assert sum(page["density_histogram"]["counts"]) == page["alive"]
+            densities = [item["density"] for item in page["features"]["items"]]
             assert densities == sorted(densities, reverse=True)
             assert [term["term"] for term in page["terms"]] == cluster["terms"]
             assert site.get(page["on_map"]).status_code == 200

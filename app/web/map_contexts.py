@@ -5,8 +5,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from app.web.browse_contexts import LatentTable
-from app.web.contexts import LatentRow
+from app.web.browse_contexts import LatentPage
+from app.web.contexts import Histogram, LatentRow
 from app.web.fields import Asked, Label
 
 DEEPEST = 12.0  # zoom: at 12 the view is 16 places wide
@@ -185,9 +185,8 @@ class Term(BaseModel):
 
 
 class MapGroupPage(BaseModel):
-    """A region or a cluster: its size, terms, density, its middle latent (``centre``) and
-    where that is, and its features; ``on_map`` is the map there, ``table`` also has
-    their density."""
+    """A region or a cluster: its size and terms, the latent in its middle (``centre``) and where that is, its features'
+    density, and the densest of its features; ``on_map`` is the map there."""
 
     sae: str
     revision: str
@@ -207,5 +206,6 @@ class MapGroupPage(BaseModel):
     y: int
     parent: MapCluster | None
     clusters: list[MapCluster]
+    density_histogram: Histogram
     on_map: str
-    table: LatentTable
+    features: LatentPage

@@ -16,7 +16,8 @@ from app.store.map_bulk import ClusterRow
 from app.web import build, map_build, map_marks
 from app.web import map_contexts as c
 from app.web.browse import PAGE, bars, load_page, table_of
-from app.web.browse_contexts import BrowseQuery
+from app.web.browse_contexts import BrowseQuery, LatentTable
+from app.web.contexts import Histogram
 from app.web.freshness import unless_known
 from app.web.inspection import fragment
 from app.web.map_filter import pick
@@ -107,7 +108,9 @@ async def map_page(request: Request, slug: str, query: Asked) -> Response:
     return html("map.html", request, page=page, scripted=map_build.scripted(page))
 
 
-async def load_group(request: Request, slug: str, version: str, level: int, number: int) -> c.MapGroupPage:
+async def load_group(
+    request: Request, slug: str, version: str, level: int, number: int
+) -> tuple[c.MapGroupPage, LatentTable]:
     """
     Raises:
         NotModified: the reader has it.
@@ -127,10 +130,12 @@ async def load_group(request: Request, slug: str, version: str, level: int, numb
         only = p.OnMap(sae.id, record.id, *((None, number) if level else (number, None)))
         page = await load_page(request, db, sae, query, PAGE, only)
         counts, _ = await b.count_by_density(db, sae.id, b.Filters(on_map=only), sae.density_edges)
-    density = bars(sae, query, "features", "density", [10.0**edge for edge in sae.density_edges], counts)
+    edges = [10.0**edge for edge in sae.density_edges]
+    density = bars(sae, query, "features", "density", edges, counts)
+    table = table_of(sae, query, "features", page, sources=[], density_bars=density, score_bars=[])
     above = next((o for o in clusters if level and (o.level, o.id) == (0, one.parent)), None)
     inside = [o for o in clusters if not level and (o.level, o.parent) == (1, number)]
-    return c.MapGroupPage(
+    shown = c.MapGroupPage(
         sae=sae.slug, revision=sae.revision, address=sae.address, version=version, map=map_build.summary(sae, record),
         kind=kind, id=number, name=one.name, size=one.size, alive=one.alive, density=one.density, x=one.x, y=one.y,
         terms=[c.Term(term=term, score=score) for term, score in zip(one.terms, one.scores, strict=False)],
@@ -138,27 +143,34 @@ async def load_group(request: Request, slug: str, version: str, level: int, numb
         parent=None if above is None else map_build.cluster(sae, version, above),
         clusters=[map_build.cluster(sae, version, o) for o in inside],
         on_map=urls.map_page(sae.address, map=version, x=one.x, y=one.y, z=3 + level, **{kind: number}),
-        table=table_of(sae, query, "features", page, sources=[], density_bars=density, score_bars=[]),
+        density_histogram=Histogram(edges=sae.density_edges, counts=counts),
+        features=page,
     )  # fmt: skip
+    return shown, table
 
 
 @router.get("/saes/{slug}/map/{version}/regions/{number}.json", response_model=c.MapGroupPage)
 async def region_json(request: Request, slug: str, version: str, number: str) -> Response:
     """A region of a map: its terms, density and features."""
-    return json_of(await load_group(request, slug, version, 0, whole(number)))
+    return json_of((await load_group(request, slug, version, 0, whole(number)))[0])
 
 
 @router.get("/saes/{slug}/map/{version}/clusters/{number}.json", response_model=c.MapGroupPage)
 async def cluster_json(request: Request, slug: str, version: str, number: str) -> Response:
     """A cluster of a map: its terms, density and features."""
-    return json_of(await load_group(request, slug, version, 1, whole(number)))
+    return json_of((await load_group(request, slug, version, 1, whole(number)))[0])
 
 
 @router.get("/saes/{slug}/map/{version}/regions/{number}", response_class=HTMLResponse, include_in_schema=False)
 async def region(request: Request, slug: str, version: str, number: str) -> Response:
-    return html("map_group.html", request, page=await load_group(request, slug, version, 0, whole(number)))
+    return await _group_page(request, slug, version, 0, number)
 
 
 @router.get("/saes/{slug}/map/{version}/clusters/{number}", response_class=HTMLResponse, include_in_schema=False)
 async def cluster(request: Request, slug: str, version: str, number: str) -> Response:
-    return html("map_group.html", request, page=await load_group(request, slug, version, 1, whole(number)))
+    return await _group_page(request, slug, version, 1, number)
+
+
+async def _group_page(request: Request, slug: str, version: str, level: int, number: str) -> Response:
+    page, table = await load_group(request, slug, version, level, whole(number))
+    return html("map_group.html", request, page=page, table=table)

@@ -104,8 +104,8 @@ def _spread(counts: npt.NDArray[np.uint16]) -> npt.NDArray[np.uint16]:
     wide = np.pad(counts, 1)
     inner = slice(1, -1)
     sides = (wide[inner, inner], wide[:-2, inner], wide[2:, inner], wide[inner, :-2], wide[inner, 2:])
-    out: npt.NDArray[np.uint16] = np.maximum.reduce(sides)
-    return out
+    spread: npt.NDArray[np.uint16] = np.maximum.reduce(sides)
+    return spread
 
 
 def _plain(address: str) -> str:

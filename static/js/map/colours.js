@@ -41,7 +41,9 @@ export function span(tile, color) {
 
 export const theme = () => (getComputedStyle(document.documentElement).colorScheme === "dark" ? "dark" : "light");
 
-export function palette(color, now, range) {
+// faded: nearly as the ground is, so that marks stand out.
+export function palette(color, now, range, faded = false) {
+  const ground = now === "dark" ? [21, 24, 29] : [255, 255, 255];
   const [low, high] = range ?? WHOLE;
   const out = new Uint8Array(1024);
   for (let byte = 0; byte < 256; byte++) {
@@ -49,6 +51,7 @@ export function palette(color, now, range) {
     if (byte && (color === "region" || color === "cluster")) shown = hue(byte - 1, now);
     else if (byte && color === "sign") shown = rgb(SIGNS[now][(byte - 1) % 3]);
     else if (byte) shown = ramp(RAMP[now], (byte - low) / (high - low));
+    if (faded) shown = shown.map((value, i) => Math.round(0.3 * value + 0.7 * ground[i]));
     out.set([...shown, 255], 4 * byte);
   }
   return out;

@@ -1,6 +1,7 @@
 // Points by WebGL: a tile's bytes go to the device as they came, and are read there as places and colours.
 import { SIDE } from "./view.js";
 
+const SOFTWARE = /swiftshader|llvmpipe|software|basic render/i;
 const POINTS = `
 attribute float x; attribute float y; attribute float c;
 uniform vec2 middle; uniform vec2 scale; uniform mediump float size;
@@ -46,6 +47,11 @@ function program(gl, vertex, fragment) {
   return { made, at: (name) => gl.getUniformLocation(made, name), of: (name) => gl.getAttribLocation(made, name) };
 }
 
+function device(gl) {
+  const told = gl.getExtension("WEBGL_debug_renderer_info");
+  return told ? gl.getParameter(told.UNMASKED_RENDERER_WEBGL) : "";
+}
+
 function texture(gl, unit, filter) {
   gl.activeTexture(gl.TEXTURE0 + unit);
   gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
@@ -54,10 +60,10 @@ function texture(gl, unit, filter) {
 }
 
 export class Renderer {
-  // Throws where there is no WebGL.
+  // Throws where there is no WebGL, or only by software: that keeps the page waiting longer than a plain canvas does.
   constructor(canvas) {
-    const gl = canvas.getContext("webgl", { antialias: false });
-    if (!gl) throw new Error("no WebGL");
+    const gl = canvas.getContext("webgl", { antialias: false, failIfMajorPerformanceCaveat: true });
+    if (!gl || SOFTWARE.test(device(gl))) throw new Error("no WebGL");
     this.gl = gl;
     this.points = program(gl, POINTS, DISCS);
     this.picture = program(gl, CORNERS, PICTURE);
@@ -116,6 +122,7 @@ export class Renderer {
       gl.uniform1f(at("alpha"), back);
       gl.uniform1i(at("picture"), 1);
       gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+      gl.disableVertexAttribArray(of("corner"));
     }
     const { made, at, of } = this.points;
     gl.useProgram(made);
@@ -147,6 +154,7 @@ export class Renderer {
       points(gl.FLOAT, gl.FLOAT, 0, 4 * n, 8 * n);
       gl.drawArrays(gl.POINTS, 0, n);
     }
+    for (const name of ["x", "y", "c"]) gl.disableVertexAttribArray(of(name)); // a tile's buffer may go meanwhile
   }
 
   upload(tile) {

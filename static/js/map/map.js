@@ -39,6 +39,7 @@ export class Map {
     this.frame.insertBefore(this.canvas, this.overlay.element.isConnected ? this.overlay.element : null);
     try {
       const made = new Device(this.canvas);
+      this.canvas.dataset.device = "webgl";
       this.canvas.addEventListener("webglcontextlost", () => this.plainly(), { once: true });
       return made;
     } catch {
@@ -71,7 +72,7 @@ export class Map {
   }
 
   repaint() {
-    this.renderer.paint(palette(this.color, theme(), this.range), marking(theme()));
+    this.renderer.paint(palette(this.color, theme(), this.range, this.faded), marking(theme()));
     this.invalidate();
   }
 
@@ -96,7 +97,11 @@ export class Map {
   mark(marks) {
     this.marks = marks;
     this.renderer.mark(marks);
-    this.invalidate();
+    this.repaint();
+  }
+
+  get faded() {
+    return this.marks.x.length > 0;
   }
 
   hold(spot, outline) {
@@ -124,10 +129,10 @@ export class Map {
     this.asked = null;
     if (!this.ratio) return;
     this.plan = this.tiles.plan(this.view.bounds);
-    const marked = this.marks.x.length || this.spot;
+    const { whole } = this.plan; // then there is nothing behind that is not drawn
     const look = {
-      ratio: this.ratio, size: this.size, alpha: marked ? 0.3 : this.plan.whole ? 0.9 : 0.75,
-      back: this.plan.whole && this.view.z < 1 ? 0.12 : Math.max(0, 0.4 - this.view.z / 16), markSize: this.size * 1.2 + 1.5,
+      ratio: this.ratio, size: this.size, alpha: whole ? 0.9 : 0.75, back: whole || this.faded ? 0 : 0.45,
+      markSize: this.size * 1.3 + 2,
     };
     this.renderer.draw(this.view, this.plan.drawn, look);
     this.overlay.place(this.view);

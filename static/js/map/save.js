@@ -48,13 +48,13 @@ export function png({ canvas, view, overlay }, name) {
 }
 
 export function vector(map, name) {
-  const { view, color, marks, size, overlay, plan: { drawn }, range } = map;
+  const { view, color, marks, size, overlay, plan: { drawn }, range, faded } = map;
   const now = theme();
-  const [base, marked] = [palette(color, now, range), marking(now)];
+  const [base, marked] = [palette(color, now, range, faded), marking(now)];
   const colour = (table, byte) => css([...table.subarray(4 * byte, 4 * byte + 3)]);
   const lines = [
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${view.width} ${view.height}">`,
-    `<rect width="100%" height="100%" fill="${variable("--bg")}"/><g fill-opacity="${marks.x.length ? 0.3 : 0.85}">`,
+    `<rect width="100%" height="100%" fill="${variable("--bg")}"/><g fill-opacity="0.85">`,
   ];
   const b = view.bounds;
   const dot = (x, y, fill, r) => {

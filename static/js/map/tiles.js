@@ -94,7 +94,7 @@ export class Tiles {
     let [shown, whole, coming] = [0, true, false];
     let level = [[0, 0, 0]];
     this.round++;
-    while (level.length && whole) {
+    while (level.length && whole && !coming) {
       const here = [];
       for (const [z, column, row] of level) {
         const key = `${z}/${column}/${row}`;
