@@ -1,7 +1,6 @@
 """The tables, as SQLAlchemy sees them. migrations/ makes them; a test keeps the two in step.
 
-``sae`` has one row a harvest: (slug, revision). Its id is the LIST partition key of ``latent``, ``example``,
-``context`` and ``posting``.
+``sae`` has one row a harvest: (slug, revision). Its id is the LIST partition key of the tables in ``PARTITIONED``.
 """
 
 from sqlalchemy import (
@@ -15,7 +14,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     SmallInteger,
     Table,
     Text,
@@ -25,7 +23,14 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
-metadata = MetaData()
+from app.store.explain_tables import example_set as example_set
+from app.store.explain_tables import explanation as explanation
+from app.store.explain_tables import explanation_edit as explanation_edit
+from app.store.explain_tables import explanation_vote as explanation_vote
+from app.store.explain_tables import llm_request as llm_request
+from app.store.explain_tables import score as score
+from app.store.explain_tables import score_example as score_example
+from app.store.metadata import metadata
 
 subject = Table(
     "subject",
@@ -127,6 +132,7 @@ latent = Table(
     Column("label", Text, nullable=False),
     Column("label_source", Text, nullable=False),
     Column("label_score", REAL),
+    Column("explanation_id", BigInteger),  # of the label, where it is an explanation's
     Column("head_shares", ARRAY(REAL)),
     Column("place_counts", ARRAY(Integer)),
     Column("first_fired", BigInteger),
@@ -262,7 +268,7 @@ map_tile = Table(
     Column("colours", LargeBinary, nullable=False),  # one byte a point and colour, colour after colour
 )
 
-PARTITIONED = (latent, example, context, posting, map_point)
+PARTITIONED = (latent, example, context, posting, map_point, explanation, example_set, score, score_example)
 
 TOP = 10  # the interval code of top contexts; 0 to 9 are the tenths of the activation range
 RANDOM, NEAR = 11, 12  # contexts in which the latent does not fire
