@@ -1,5 +1,5 @@
-"""Work that a map which was cut short, or another map of the same SAE, need not do again: arrays in files, whole or not
-at all. They lie with the SAE's files and go with them."""
+"""Work on an SAE that, once it was cut short, need not be done again: arrays in files, whole or not at all. They lie with
+the SAE's files and go with them."""
 
 import hashlib
 import json
@@ -18,10 +18,10 @@ VERSION = 1  # of what the arrays mean
 
 
 class Kept:
-    """Arrays by what they were made from."""
+    """Arrays by what they were made from; ``what`` they are, for a refusal of the disk."""
 
-    def __init__(self, sae: Path) -> None:
-        self.folder = sae / FOLDER
+    def __init__(self, sae: Path, folder: str = FOLDER, what: str = "What the map has so far") -> None:
+        self.folder, self.what = sae / folder, what
 
     def get(self, kind: str, of: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
         """The arrays ``make`` makes, or what it made before ``of`` the same; ``of`` is all that decides them."""
@@ -30,7 +30,7 @@ class Kept:
         found = _load(path)
         if found is None:
             found = make()
-            _save(path, found)
+            _save(path, found, self.what)
         return found
 
 
@@ -43,10 +43,10 @@ def _load(path: Path) -> Arrays | None:
         return None
 
 
-def _save(path: Path, arrays: Arrays) -> None:
-    partial = path.with_name(f"{path.name}.partial")  # one map of an SAE is made at a time
+def _save(path: Path, arrays: Arrays, what: str) -> None:
+    partial = path.with_name(f"{path.name}.partial")  # one process is at it at a time
     try:
-        with room(path, "What the map has so far"):
+        with room(path, what):
             path.parent.mkdir(parents=True, exist_ok=True)
             with partial.open("wb") as file:
                 np.savez(file, **arrays)  # type: ignore[arg-type]

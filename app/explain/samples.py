@@ -145,17 +145,29 @@ class Sampler:
     def __init__(self, codes: Codes, neighbours: Ints, maxima: Floats, seed: int = 0, width: int = WIDTH) -> None:
         self.codes, self.neighbours, self.maxima, self.seed = codes, neighbours, maxima, seed
         self.grid = Grid(codes, width)
+        self._peaks: dict[tuple[int, Split], tuple[Ints, Peaks]] = {}
+        self._by_token: dict[Split, tuple[Ints, Ints]] = {}
         self._windows = {split: np.flatnonzero(self.grid.split == i) for i, split in enumerate(SPLITS)}
 
     def peaks(self, latent: int, sign: int, split: Split) -> Peaks:
-        found = self.codes.entries(latent, sign)
-        window = self.grid.of[found.place]
-        mine = (window >= 0) & (self.codes.split_of[found.place] == SPLITS.index(split))
-        window, place, value = window[mine], found.place[mine], found.value[mine]
-        order = np.lexsort((place, -value, window))
-        window, first = np.unique(window[order], return_index=True)
-        best = order[first]
-        return Peaks(window, value[best], place[best])
+        if (sign, split) not in self._peaks:
+            self._peaks[sign, split] = self._all_peaks(sign, split)
+        indptr, found = self._peaks[sign, split]
+        return Peaks(*(column[indptr[latent] : indptr[latent + 1]] for column in found))
+
+    def _all_peaks(self, sign: int, split: Split) -> tuple[Ints, Peaks]:
+        """Of every latent, one after another, and where each one's begin."""
+        codes = self.codes
+        window = self.grid.of[codes.place]
+        mine = (window >= 0) & (codes.split_of[codes.place] == SPLITS.index(split))
+        mine &= codes.value > 0 if sign > 0 else codes.value < 0
+        latent = np.repeat(np.arange(codes.n_latents), np.diff(codes.indptr))[mine]
+        window, place, value = window[mine], codes.place[mine], np.abs(codes.value[mine])
+        order = np.lexsort((place, -value, window, latent))
+        latent, window = latent[order], window[order]
+        first = np.flatnonzero(np.r_[True, (latent[1:] != latent[:-1]) | (window[1:] != window[:-1])][: len(latent)])
+        indptr = np.concatenate([[0], np.cumsum(np.bincount(latent[first], minlength=codes.n_latents))])
+        return indptr, Peaks(window[first].astype(np.int64), value[order][first], place[order][first])
 
     def draw(self, latent: int, sign: int = 1, split: Split = "test", n: int = 50) -> Drawn:
         """At most ``n`` windows in which the latent is active, spread over the tenths of its range, and as many in
@@ -186,7 +198,7 @@ class Sampler:
         """At most ``n`` of ``quiet``, and each one's kind; of either kind half, if there are so many."""
         near = [self.peaks(int(one), 1, split).window for one in self.neighbours[latent][:5] if one >= 0]
         beside = np.intersect1d(np.concatenate([*near, np.zeros(0, np.int64)]), quiet)
-        holding = np.unique(self.grid.of[np.flatnonzero(self._is_in(tokens))])
+        holding = np.unique(np.concatenate([*(self._holding(int(token), split) for token in tokens), np.zeros(0, np.int64)]))
         same = np.intersect1d(holding, quiet)
         same = rng.permutation(same)
         beside = rng.permutation(np.setdiff1d(beside, same[: n - n // 2]))
@@ -196,14 +208,17 @@ class Sampler:
         kinds = np.repeat([KINDS.index("neighbour"), KINDS.index("same_token")], [len(beside), len(same)])
         return np.concatenate([beside, same]), kinds
 
-    def _is_in(self, tokens: Ints) -> Bools:
-        wanted = np.zeros(self._vocabulary, bool)
-        wanted[tokens] = True
-        return wanted[self.codes.token_ids] & self.codes.counted
-
-    @cached_property
-    def _vocabulary(self) -> int:
-        return int(self.codes.token_ids.max(initial=0)) + 1
+    def _holding(self, token: int, split: Split) -> Ints:
+        """Windows of ``split`` with ``token`` in them; one may come twice."""
+        if split not in self._by_token:
+            codes = self.codes
+            places = np.flatnonzero(codes.counted & (codes.split_of == SPLITS.index(split)) & (self.grid.of >= 0))
+            order = np.argsort(codes.token_ids[places], kind="stable")
+            places = places[order]
+            self._by_token[split] = codes.token_ids[places], self.grid.of[places].astype(np.int64)
+        tokens, windows = self._by_token[split]
+        first, last = np.searchsorted(tokens, [token, token + 1])
+        return windows[first:last]
 
     def windows(self, latent: int, sign: int = 1, split: Split = "test", n: int = 50) -> list[Window]:
         """``draw`` as windows with their tokens and activations."""
