@@ -70,7 +70,9 @@ class Endpoint:
                 return error(400, f"Unsupported parameter: '{name}' is not supported with this model.")
         prompt = "\n".join(message["content"] for message in body["messages"])
         if self.context is not None and len(prompt) > self.context:
-            return error(400, f"This model's maximum context length is {self.context} tokens.", "context_length_exceeded")
+            return error(
+                400, f"This model's maximum context length is {self.context} tokens.", "context_length_exceeded"
+            )
         fault = self.fault(number, body) if self.fault else None
         if isinstance(fault, int):
             return error(fault, "a fault")
@@ -144,7 +146,11 @@ def oracle(explanation="cats", says=None):
         if body["messages"][0]["role"] == "user":  # the probe
             return '{"answers": [{"i": 0, "active": true}]}'
         if description is None:
-            return json.dumps({"explanation": explanation}) if "JSON alone" in system else f"Hm. EXPLANATION: {explanation}"
+            return (
+                json.dumps({"explanation": explanation})
+                if "JSON alone" in system
+                else f"Hm. EXPLANATION: {explanation}"
+            )
         if '"value"' in system:
             lines = body["messages"][-1]["content"].partition("[text]\n")[2].splitlines()[:-1]
             values = [10 if description.split()[0].lower() in line.lower() else 0 for line in lines]

@@ -202,7 +202,12 @@ def test_a_server_that_is_not_there_costs_nothing(own, database):
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(401, "does not accept the key"), (402, "wants to be paid"), (403, "does not allow"), (404, "does not know the model")],
+    [
+        (401, "does not accept the key"),
+        (402, "wants to be paid"),
+        (403, "does not allow"),
+        (404, "does not know the model"),
+    ],
 )
 def test_a_refusal_stops_the_job_with_one_sentence_and_what_is_under_way_is_kept(run, database, status, said):
     endpoint = Endpoint(simply, lambda number, body: status if "cat 5" in str(body) else None)

@@ -196,7 +196,9 @@ class Client:
         self.sent += 1
         try:
             raw = await self._openai.chat.completions.with_raw_response.create(
-                model=asked.model, messages=asked.messages, **asked.params  # type: ignore[call-overload]
+                model=asked.model,
+                messages=asked.messages,  # type: ignore[arg-type]
+                **asked.params,
             )
             body, status, headers = raw.http_response.text, 200, raw.headers
         except openai.APIStatusError as error:

@@ -15,7 +15,7 @@ from app.explain.codes import TOKENS, read_codes
 from app.explain.ledger import Ledger, spent
 from app.explain.llm_explainers import explain_ask, gathered
 from app.explain.llm_run import Latents, Outcome, Plan, Subject, Watch, job_of, run
-from app.explain.llm_scorers import TOGETHER, judge_ask, questions, simulate_ask, simulated_windows
+from app.explain.llm_scorers import TOGETHER, Judge, judge_ask, questions, simulate_ask, simulated_windows
 from app.explain.llm_scoring import LOCAL, Scoring
 from app.explain.pacing import AT_ONCE, Clock
 from app.explain.prices import Price, chosen, likely_tokens, listed
@@ -86,7 +86,9 @@ def prepare(engine: Engine, home: Path, wanted: Wanted, device: str, watch: Watc
     alive = [(i, sign) for i in ones(wanted.latents, source.n_latents) for sign in signs
              if facts.maxima[i, int(sign < 0)] > 0]  # fmt: skip
     if not alive:
-        raise BadRequest(f"None of the latents {wanted.latents or 'of ' + slug} ever fired; there is nothing to explain.")
+        raise BadRequest(
+            f"None of the latents {wanted.latents or 'of ' + slug} ever fired; there is nothing to explain."
+        )
     sampled = read_codes(engine, source, home, wanted.tokens, device=device, doing=watch.doing, step=watch.step)
     vocabulary = load_vocabulary(home / source.subject_path)
     sampler = Sampler(sampled.codes, facts.neighbours, facts.maxima, wanted.plan.seed)
@@ -114,7 +116,7 @@ def ones(given: str | None, n: int) -> list[int]:
     return sorted(found)
 
 
-def estimate(subject: Subject, plan: Plan, latents: Latents, endpoint: Endpoint, price: Price) -> Estimate:
+def estimate(subject: Subject, plan: Plan, latents: Latents, price: Price) -> Estimate:
     """Made from the very prompts of up to 20 of the latents, without sending any; explanations are taken to be 25 words,
     and every text of a scorer's as answered at once."""
     placed = "x" * 120  # an explanation of 25 words
@@ -147,16 +149,24 @@ def _asks(subject: Subject, plan: Plan, one: tuple[int, int], placed: str) -> li
     windows = subject.sampler.windows(*one, "test", plan.n)
     times = 2 if plan.control else 1
     for scorer in plan.scorers:
-        if scorer == "detection" or scorer == "fuzzing":
-            texts = [question.text for question in questions(scorer, windows, subject.pieces, (plan.seed, latent))]
+        if scorer in ("detection", "fuzzing"):
+            judge: Judge = "detection" if scorer == "detection" else "fuzzing"
+            texts = [question.text for question in questions(judge, windows, subject.pieces, (plan.seed, latent))]
             for i in range(0, len(texts), TOGETHER):
                 some = texts[i : i + TOGETHER]
-                asks += [(judge_ask(scorer, placed, some, latent), LIKELY_ANSWER[1] * len(some))] * times
+                asks += [(judge_ask(judge, placed, some, latent), LIKELY_ANSWER[1] * len(some))] * times
         elif scorer == "simulation":
             for window in simulated_windows(windows):
                 ask = simulate_ask(placed, window, subject.pieces, latent)
                 asks += [(ask, LIKELY_ANSWER[2] * len(window.token_ids))] * times
     return asks
+
+
+def dry_run(engine: Engine, home: Path, wanted: Wanted, *, device: str = "cpu", watch: Watch | None = None) -> Estimate:
+    """What ``explain_sae`` would take; sends nothing."""
+    subject, latents = prepare(engine, home, wanted, device, watch or Watch())
+    price = chosen(wanted.price, wanted.endpoint.local, None)
+    return estimate(subject, wanted.plan, latents, price)
 
 
 async def price_of(client: Client, wanted: Wanted) -> Price:

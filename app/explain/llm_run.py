@@ -223,4 +223,3 @@ def shuffled(texts: dict[tuple[int, int], str], facts: LatentFacts, seed: int) -
         if named := [label for label in labels if label]:
             out[one] = named[0]
     return out
-

@@ -133,7 +133,9 @@ def _locally(
         values = local.surprisal(text, windows)
         other = None if control is None else of_ranks(windows, local.surprisal(control, windows), seed=seed).auroc
         tally = of_ranks(windows, values, seed=seed, control=other)
-        return ScoreRow(scorer, 1, local.name, _columns(tally, {"control_text": control}), nothing, list(values), nothing)
+        return ScoreRow(
+            scorer, 1, local.name, _columns(tally, {"control_text": control}), nothing, list(values), nothing
+        )
     tally = local.intervention(one, text, control, seed)
     return ScoreRow(scorer, 1, local.name, _columns(tally, {"control_text": control}), nothing, None, nothing)
 
@@ -142,7 +144,9 @@ def _columns(tally: Tally, facts: dict[str, Any]) -> dict[str, Any]:
     return vars(replace(tally, facts={**tally.facts, **facts}))
 
 
-def _in_order(windows: Sequence[Window], asked: Sequence[Question], of: Sequence[Any], missing: Any = None) -> list[Any]:
+def _in_order(
+    windows: Sequence[Window], asked: Sequence[Question], of: Sequence[Any], missing: Any = None
+) -> list[Any]:
     """Values of the questions in the order of the windows."""
     found = {id(question.window): value for question, value in zip(asked, of, strict=True)}
     return [found.get(id(window), missing) for window in windows]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from app.explain.tally import Real, Tally, interval, standing
+from app.explain.tally import Real, Tally, interval
 from app.live.edit import Edit
 from app.live.effect import effect
 from app.live.generate import generate
@@ -89,7 +89,7 @@ class LocalSubject:
 
         grid, ids = self.sampler.grid, self.sampler.codes.token_ids
         special, bos = self.subject.special_ids, self.subject.bos_id
-        there = np.flatnonzero(grid.split == SPLITS.index(split))  # type: ignore[arg-type]
+        there = np.flatnonzero(grid.split == SPLITS.index(split))
         out = []
         for window in rng.permutation(there)[:n].tolist():
             tokens = [i for i in ids[grid.begin[window] : grid.end[window]].tolist() if i not in special][:PROMPT]
@@ -124,13 +124,14 @@ class LocalSubject:
         about, said = self.subject.encode(_ABOUT), np.array(self.subject.encode(text), np.int32)
         pairs = [pair for pair in zip(clean, steered, strict=True) if all(pair)]
         sides = [self._likely([[*pair[side], *about] for pair in pairs], [said] * len(pairs)) for side in (0, 1)]
-        return (np.array(sides[1]) - np.array(sides[0])) * len(said)
+        gains: Real = (np.array(sides[1]) - np.array(sides[0])) * len(said)
+        return gains
 
-    def _after(self, prefix: str, rows: Sequence[np.ndarray]) -> list[float]:  # type: ignore[type-arg]
+    def _after(self, prefix: str, rows: Sequence[np.ndarray]) -> list[float]:
         return self._likely([self.subject.encode(prefix)] * len(rows), rows)
 
     @torch.inference_mode()
-    def _likely(self, prefixes: Sequence[list[int]], rows: Sequence[np.ndarray]) -> list[float]:  # type: ignore[type-arg]
+    def _likely(self, prefixes: Sequence[list[int]], rows: Sequence[np.ndarray]) -> list[float]:
         """Mean log-probability in nats of each row's tokens after its prefix, BOS before it; special ones do not
         count."""
         out: list[float] = []

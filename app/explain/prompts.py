@@ -42,7 +42,9 @@ def explain(
         if as_json
         else f"End with one line that begins with {MARKER} and holds the description alone."
     )
-    contrast = " Below them are texts in which it is not active; what holds of those too explains nothing." if quiet else ""
+    contrast = (
+        " Below them are texts in which it is not active; what holds of those too explains nothing." if quiet else ""
+    )
     system = (
         "You find out what one feature of a language model responds to. You get texts in which it is active, with the "
         f"tokens on which it is strongly active between {OPEN} and {CLOSE}, and after each text how strong it was, from "
@@ -111,7 +113,13 @@ def simulate(explanation: str, tokens: Sequence[str]) -> list[dict[str, str]]:
         f"each token how strongly the feature is active on it, from 0 (not) to 10; most are 0. {_DATA} Answer with JSON "
         'alone, every token once: {"answers": [{"i": 0, "value": 0}, {"i": 1, "value": 7}, ...]}'
     )
-    lines = [f"Description: {explanation}", "", "[text]", *(f"{i}\t{token}" for i, token in enumerate(tokens)), "[/text]"]
+    lines = [
+        f"Description: {explanation}",
+        "",
+        "[text]",
+        *(f"{i}\t{token}" for i, token in enumerate(tokens)),
+        "[/text]",
+    ]
     return _two(system, "\n".join(lines))
 
 

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from app.explain.measure import ANSWERED, RESAMPLES, Confusion, Ranks, headline_status, ranked
+from app.explain.measure import interval as confusion_interval
 from app.explain.samples import Window
 
-ANSWERED = 0.9  # share of the examples below which there is no headline
-FEWEST = 10  # answered examples of either kind for a headline
-DRAWS = 1000
 
 Real = npt.NDArray[np.float64]
 
@@ -48,37 +47,14 @@ def ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
+def defined(value: float) -> float | None:
+    """None in the place of nan."""
+    return float(value) if np.isfinite(value) else None
+
+
 def balanced(hit: float | None, held: float | None) -> float | None:
     """The mean of recall and of the share of negatives that are rejected."""
     return None if hit is None or held is None else (hit + held) / 2
-
-
-def auroc(score: Real, truth: npt.NDArray[np.bool_]) -> float | None:
-    """The chance that a positive is ranked above a negative, ties counted half (Mann and Whitney 1947)."""
-    positive, negative = score[truth], score[~truth]
-    if not len(positive) or not len(negative):
-        return None
-    order = np.sort(negative)
-    below, upto = np.searchsorted(order, positive, "left"), np.searchsorted(order, positive, "right")
-    return float((below + upto).sum() / 2 / len(positive) / len(negative))
-
-
-def auprc(score: Real, truth: npt.NDArray[np.bool_]) -> float | None:
-    """Average precision: precision at each distinct threshold, weighted by the recall it adds."""
-    if not truth.any() or truth.all():
-        return None
-    order = np.argsort(-score, kind="stable")
-    hits = np.cumsum(truth[order])
-    last = np.append(np.flatnonzero(np.diff(score[order])), len(score) - 1)  # of a run of equal scores
-    precision, recall = hits[last] / (last + 1), hits[last] / hits[-1]
-    return float((precision * np.diff(recall, prepend=0.0)).sum())
-
-
-def standing(n_pos: int, n_neg: int, n_failed: int) -> str:
-    """Whether there is enough for a headline."""
-    if n_failed and n_failed > (1 - ANSWERED) * (n_pos + n_neg + n_failed):
-        return "unanswered"
-    return "few" if min(n_pos, n_neg) < FEWEST else "ok"
 
 
 def interval(groups: Sequence[Real], measure: "Any", seed: Sequence[int]) -> tuple[float, float] | None:
@@ -87,7 +63,7 @@ def interval(groups: Sequence[Real], measure: "Any", seed: Sequence[int]) -> tup
     if any(len(group) == 0 for group in groups):
         return None
     rng = np.random.default_rng([*seed, 95])
-    drawn = [group[rng.integers(0, len(group), (DRAWS, len(group)))] for group in groups]
+    drawn = [group[rng.integers(0, len(group), (RESAMPLES, len(group)))] for group in groups]
     low, high = np.percentile(measure(*drawn), [2.5, 97.5])
     return float(low), float(high)
 
@@ -112,16 +88,14 @@ def of_verdicts(
     tp, fn = int((truth & answered & said).sum()), int((truth & answered & ~said).sum())
     fp, tn = int((~truth & answered & said).sum()), int((~truth & answered & ~said).sum())
     recall = ratio(tp, n_pos)
-    random, hard = ((~truth & answered & (kinds == "random")) , (~truth & answered & (kinds != "random")))
+    random, hard = ((~truth & answered & (kinds == "random")), (~truth & answered & (kinds != "random")))
     held_random, held_hard = (ratio(int((some & ~said).sum()), int(some.sum())) for some in (random, hard))
-    status = standing(n_pos, n_neg, n_failed)
+    status = headline_status(n_pos, n_neg, n_failed)
     whole = balanced(recall, ratio(tn, n_neg))
     told = np.array([np.nan if one is None else one for one in probabilities], np.float64)
-    ranked = bool(answered.any()) and bool(np.isfinite(told[answered]).all())
-    bounds = interval(
-        [said[truth & answered].astype(np.float64), 1.0 - said[~truth & answered]],
-        lambda hit, held: (hit.mean(1) + held.mean(1)) / 2, seed,
-    )  # fmt: skip
+    areas = ranked(told[answered], truth[answered]) if np.isfinite(told[answered]).all() else Ranks(np.nan, np.nan)
+    rng = np.random.default_rng([*seed, 95])
+    low, high = confusion_interval(Confusion(*(np.array([n]) for n in (tp, fp, tn, fn))), rng)
     facts: dict[str, Any] = {"share": share}
     if recall is not None and held_random is not None:
         expected = recall * share + (1 - held_random) * (1 - share)
@@ -131,20 +105,21 @@ def of_verdicts(
         status, n_pos, n_neg, n_failed, whole if status == "ok" else None, tp, fp, tn, fn, whole,
         balanced(recall, held_random), balanced(recall, held_hard), ratio(tp, tp + fp), recall,
         ratio(2 * tp, 2 * tp + fp + fn),
-        auroc(told[answered], truth[answered]) if ranked else None,
-        auprc(told[answered], truth[answered]) if ranked else None,
-        None, *(bounds or (None, None)), control, facts,
+        defined(areas.auroc), defined(areas.auprc), None, defined(low[0]), defined(high[0]), control, facts,
     )  # fmt: skip
 
 
-def of_ranks(windows: Sequence[Window], scores: Sequence[float | None], *, seed: Sequence[int], control: float | None = None) -> Tally:
+def of_ranks(
+    windows: Sequence[Window], scores: Sequence[float | None], *, seed: Sequence[int], control: float | None = None
+) -> Tally:
     """Of scores that are high where the latent should be active."""
     truth = np.array([one.active for one in windows], bool)
     answered = np.array([one is not None for one in scores], bool)
     values = np.array([0.0 if one is None else one for one in scores], np.float64)
     positive, negative = values[truth & answered], values[~truth & answered]
-    status = standing(len(positive), len(negative), int((~answered).sum()))
-    area = auroc(values[answered], truth[answered])
+    status = headline_status(len(positive), len(negative), int((~answered).sum()))
+    whole = ranked(values[answered], truth[answered])
+    area = defined(whole.auroc)
 
     def areas(a: Real, b: Real) -> Real:
         above = (a[:, :, None] > b[:, None, :]).mean((1, 2))
@@ -154,7 +129,7 @@ def of_ranks(windows: Sequence[Window], scores: Sequence[float | None], *, seed:
     bounds = interval([positive, negative], areas, seed)
     return Tally(
         status, len(positive), len(negative), int((~answered).sum()), area if status == "ok" else None, auroc=area,
-        auprc=auprc(values[answered], truth[answered]), control=control,
+        auprc=defined(whole.auprc), control=control,
         ci_low=bounds and bounds[0], ci_high=bounds and bounds[1],
     )  # fmt: skip
 
@@ -165,7 +140,11 @@ def of_simulation(
 ) -> Tally:  # fmt: skip
     """Pearson correlation of predicted and true activations over all tokens of the windows with an answer; the interval
     redraws windows."""
-    pairs = [(one.activations.astype(np.float64), said) for one, said in zip(windows, values, strict=True) if said is not None]
+    pairs = [
+        (one.activations.astype(np.float64), said)
+        for one, said in zip(windows, values, strict=True)
+        if said is not None
+    ]
     n_pos = sum(one.active for one, said in zip(windows, values, strict=True) if said is not None)
     n_failed = len(windows) - len(pairs)
     enough = n_pos >= 3 and len(pairs) - n_pos >= 3

@@ -94,7 +94,9 @@ def make_partitions(engine: Engine, sae_id: int) -> None:
     """The SAE's partitions of the tables of explanations, where they are not there yet."""
     with explained(), engine.begin() as connection:
         _known(connection, sae_id)
-        connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": f"parts {sae_id}"})
+        connection.execute(
+            text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": f"parts {sae_id}"}
+        )
         for table in TABLES:
             partition = f"{table.name}_{sae_id}"
             if connection.execute(text("SELECT to_regclass(:name)"), {"name": partition}).scalar() is None:
@@ -123,7 +125,9 @@ def save_explanation(engine: Engine, sae_id: int, row: ExplanationRow) -> int:
         return int(connection.execute(query).scalar_one())
 
 
-def save_scores(engine: Engine, sae_id: int, explanation_id: int, latent: int, of: SetRow, rows: Sequence[ScoreRow]) -> None:
+def save_scores(
+    engine: Engine, sae_id: int, explanation_id: int, latent: int, of: SetRow, rows: Sequence[ScoreRow]
+) -> None:
     """In the place of older ones of the same scorers and model."""
     with explained(), engine.begin() as connection:
         _known(connection, sae_id)
@@ -170,7 +174,11 @@ def _drop(connection: Connection, sae_id: int, explanation_id: int) -> None:
     scores = select(s.id).where(s.sae_id == sae_id, s.explanation_id == explanation_id)
     for score in connection.execute(scores).scalars().all():
         _drop_score(connection, sae_id, score)
-    for table, column in ((t.explanation, "id"), (t.explanation_edit, "explanation_id"), (t.explanation_vote, "explanation_id")):
+    for table, column in (
+        (t.explanation, "id"),
+        (t.explanation_edit, "explanation_id"),
+        (t.explanation_vote, "explanation_id"),
+    ):
         connection.execute(delete(table).where(table.c.sae_id == sae_id, table.c[column] == explanation_id))
 
 
