@@ -5,11 +5,23 @@ import json
 import re
 import threading
 from collections import Counter
+from contextlib import ExitStack, contextmanager
 
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+
+from app.explain.budget import Budget
+from app.explain.client import Client
+from app.explain.client import Endpoint as Where
+from app.explain.ledger import Ledger, spent
+from app.explain.pacing import Clock
+from app.explain.prices import Price
+from app.store.engine import async_engine, database_url
+from tests.serving import serving
+
+PRICE = Price(1.0, 2.0, "given")
 
 TEXT = re.compile(r"^\[text (\d+)\] (.*) \[/text\](?: (\d+))?$", re.MULTILINE)
 DESCRIPTION = re.compile(r"^Description: (.*)$", re.MULTILINE)
@@ -158,3 +170,43 @@ def oracle(explanation="cats", says=None):
         return verdicts(says(description, text) for text in texts)
 
     return reply
+
+
+class Quick(Clock):
+    """Sleeps pass at once and are written down."""
+
+    def __init__(self):
+        self.slept, self.time = [], 0.0
+
+    def now(self):
+        return self.time
+
+    async def sleep(self, seconds):
+        self.slept.append(seconds)
+        self.time += seconds
+        await asyncio.sleep(0)
+
+
+@contextmanager
+def clients(settings):
+    """call(endpoint, work, ...): what ``work(client)`` returns; an endpoint keeps its address."""
+    with ExitStack() as stack:
+        served = {}
+
+        def call(endpoint, work, *, most=None, price=PRICE, job="job", timeout=5.0, clock=None, key=None, **given):
+            async def inner(url):
+                engine = async_engine(database_url(settings))
+                clock_ = clock or Quick()
+                ledger = Ledger(engine, job, Budget(most, await spent(engine, job)), clock_)
+                client = Client(Where(f"{url}/v1", "m", key, timeout), ledger, price, clock=clock_, seed=0, **given)
+                try:
+                    return await work(client)
+                finally:
+                    await client.close()
+                    await engine.dispose()
+
+            if endpoint not in served:
+                served[endpoint] = stack.enter_context(serving(endpoint.app))
+            return asyncio.run(inner(served[endpoint]))
+
+        yield call

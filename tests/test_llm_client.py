@@ -4,7 +4,6 @@ as a failure, what is paid and never paid twice."""
 import asyncio
 import json
 import random
-from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import pytest
@@ -22,11 +21,7 @@ from app.explain.prices import LOCAL, UNKNOWN, Price, Usage, chosen, cost, liste
 from app.store.engine import async_engine, database_url, sync_engine
 from app.store.migrate import migrate
 from tests.conftest import database_beside
-from tests.llm_endpoint import Endpoint, completion, verdicts
-from tests.serving import serving
-
-PRICE = Price(1.0, 2.0, "given")
-
+from tests.llm_endpoint import PRICE, Endpoint, Quick, clients, completion, verdicts
 
 @pytest.fixture(scope="module")
 def own(settings):
@@ -46,44 +41,9 @@ def database(own):
     engine.dispose()
 
 
-class Quick(Clock):
-    """Sleeps pass at once and are written down."""
-
-    def __init__(self):
-        self.slept, self.time = [], 0.0
-
-    def now(self):
-        return self.time
-
-    async def sleep(self, seconds):
-        self.slept.append(seconds)
-        self.time += seconds
-        await asyncio.sleep(0)
-
-
 @pytest.fixture
 def run(own, database):
-    """run(endpoint, work, **of the client): what ``work(client)`` returns."""
-
-    stack, served = ExitStack(), {}
-
-    def call(endpoint, work, *, most=None, price=PRICE, job="job", timeout=5.0, clock=None, key=None, **given):
-        async def inner(url):
-            engine = async_engine(database_url(own))
-            clock_ = clock or Quick()
-            ledger = Ledger(engine, job, Budget(most, await spent(engine, job)), clock_)
-            client = Client(Where(f"{url}/v1", "m", key, timeout), ledger, price, clock=clock_, seed=0, **given)
-            try:
-                return await work(client)
-            finally:
-                await client.close()
-                await engine.dispose()
-
-        if endpoint not in served:
-            served[endpoint] = stack.enter_context(serving(endpoint.app))
-        return asyncio.run(inner(served[endpoint]))
-
-    with stack:
+    with clients(own) as call:
         yield call
 
 

@@ -21,6 +21,7 @@ from sqlalchemy import text
 from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
 from app.errors import BadRequest, BudgetSpent, EndpointRefused, ExplainRunning, LatentOutOfRange, UnknownSAE
+from app.explain import local_scorers
 from app.explain.client import Endpoint as Where
 from app.explain.fence import shown
 from app.explain.llm_job import Wanted, dry_run, explain_sae, ones, prepare
@@ -33,9 +34,8 @@ from app.store.engine import database_url, sync_engine
 from app.store.llm_bulk import explain_lock
 from app.store.migrate import migrate
 from tests.conftest import database_beside, public_folder, random_sae
-from tests.llm_endpoint import Endpoint, asked, completion, oracle, verdicts
+from tests.llm_endpoint import Endpoint, Quick, asked, completion, oracle, verdicts
 from tests.serving import serving
-from tests.test_llm_client import Quick
 
 SLUG = "told"
 WORDS = (
@@ -43,6 +43,7 @@ WORDS = (
     "school window doctor road field horse story table number picture village island forest"
 ).split()
 PRICE = (1.0, 2.0)
+N = 12
 
 
 def documents(n=40):
@@ -68,10 +69,19 @@ def database(own):
 
 @pytest.fixture(scope="module")
 def sae(database, own, tiny):
-    saelens.write(own.home / "given", random_sae(), matrices=torch.float32, metadata={})
+    saelens.write(own.home / "given", random_sae(latents=400), matrices=torch.float32, metadata={})
     parameters = Parameters(top=5, per_interval=2, width=16, neighbours=4, promoted=5, batch_tokens=512)
     corpus = Held(cut(documents(), tiny.encode, bos_id=tiny.bos_id, context=64))
     return run_job(Job(SLUG, own.home / "given", "test", 64, parameters), tiny, corpus, database, own.home)
+
+
+@pytest.fixture(scope="module")
+def good(database, own, sae):
+    """Latents that are active in some windows and not in others."""
+    subject = prepare(database, own.home, wanted(), "cpu", Watch())[0]
+    found = [i for i in range(400) if 0.15 < subject.share(i, 1) < 0.5 and len(subject.sampler.peaks(i, 1, "train").window) > 30]
+    assert len(found) >= 6
+    return found
 
 
 @pytest.fixture
@@ -90,18 +100,36 @@ def served():
 
 
 @pytest.fixture
-def explain(database, own, sae, served, clean):
-    """explain(endpoint, latents, **of the plan or of what is wanted): what was done."""
+def explain(database, own, good, served, clean):
+    """explain(endpoint, how many latents, **of the plan or of what is wanted): what was done."""
     urls = {}
 
-    def run(endpoint, latents="0-3", *, max_usd=None, price=PRICE, at_once=4, timeout=10.0, method="llm", **plan):
-        url = urls.setdefault(id(endpoint), None) or urls.update({id(endpoint): served(endpoint)}) or urls[id(endpoint)]
+    def run(endpoint, latents=3, *, max_usd=None, price=PRICE, at_once=4, timeout=10.0, method="llm", **plan):
+        if endpoint not in urls:
+            urls[endpoint] = served(endpoint)
         given = Wanted(
-            SLUG, Plan(method, **{"n": 20, **plan}), Where(url, "m", None, timeout), latents, price, max_usd, at_once
+            SLUG, Plan(method, **{"n": N, **plan}), Where(urls[endpoint], "m", None, timeout), listed(good[:latents]), price, max_usd, at_once
         )
         return explain_sae(database, own.home, given, dtype="float32", clock=Quick())
 
     return run
+
+
+def listed(latents):
+    return ",".join(map(str, latents))
+
+
+class Telling:
+    """Explains each request in other words."""
+
+    def __init__(self):
+        self.count, self.judge = 0, oracle()
+
+    def __call__(self, body):
+        if len(body["messages"]) > 1 and asked(body)[1] is None:
+            self.count += 1
+            return json.dumps({"explanation": f"{WORDS[self.count]} and the like"})
+        return self.judge(body)
 
 
 def rows(database, query, **values):
@@ -109,8 +137,8 @@ def rows(database, query, **values):
         return connection.execute(text(query), values).all()
 
 
-def wanted(latents="0-3", url="http://127.0.0.1:9/v1", **plan):
-    return Wanted(SLUG, Plan("llm", **{"n": 20, **plan}), Where(url, "m"), latents, PRICE)
+def wanted(latents=None, url="http://127.0.0.1:9/v1", **plan):
+    return Wanted(SLUG, Plan("llm", **{"n": N, **plan}), Where(url, "m"), latents, PRICE)
 
 
 def subject_of(database, own, **given):
@@ -124,19 +152,19 @@ def prompts(database, purpose):
     ]
 
 
-def test_explanations_and_scores_are_saved_with_all_that_was_asked(explain, database, own):
+def test_explanations_and_scores_are_saved_with_all_that_was_asked(explain, database, good):
     done = explain(Endpoint(oracle("the river, of course", lambda description, text: "river" in text)))
-    assert (done.outcome.explained, done.outcome.scored, done.outcome.failures) == (4, 4, {})
+    assert (done.outcome.explained, done.outcome.scored, done.outcome.failures) == (3, 3, {})
     saved = rows(database, "SELECT * FROM explanation ORDER BY latent")
     assert [(row.latent, row.sign, row.method, row.model, row.status) for row in saved] == [
-        (i, 1, "llm", "m", "ok") for i in range(4)
+        (i, 1, "llm", "m", "ok") for i in good[:3]
     ]
     assert {row.text for row in saved} == {"the river, of course"}
     assert json.loads(saved[0].raw) == {"explanation": "the river, of course"}
     assert saved[0].parameters["split"] == "train"
     scores = rows(database, "SELECT * FROM score ORDER BY latent, scorer")
     assert [(row.latent, row.scorer) for row in scores] == [
-        (i, scorer) for i in range(4) for scorer in ("detection", "fuzzing")
+        (i, scorer) for i in good[:3] for scorer in ("detection", "fuzzing")
     ]
     for row in scores:
         [examples] = rows(
@@ -145,7 +173,7 @@ def test_explanations_and_scores_are_saved_with_all_that_was_asked(explain, data
         )  # fmt: skip
         assert examples.split == "test"
         assert len(examples.predictions) == len(examples.kinds) == len(examples.presented)
-        assert row.explanation_id == saved[row.latent].id
+        assert row.explanation_id == saved[good.index(row.latent)].id
         truth = [kind == 0 for kind in examples.kinds]
         pairs = list(zip(examples.predictions, truth, strict=True))
         assert row.tp == sum(said is True and is_ for said, is_ in pairs)
@@ -186,7 +214,7 @@ def documents_by_split(database, own):
 
 @pytest.mark.parametrize("method", ["llm", "llm-contrastive"])
 def test_no_prompt_of_an_explainer_holds_a_word_of_a_document_it_is_tested_on(explain, database, own, method):
-    explain(Endpoint(), "0-11", method=method, best_of=2)
+    explain(Endpoint(), 6, method=method, best_of=2)
     held = documents_by_split(database, own)
     assert all(len(held[split]) >= 5 for split in SPLITS)
     assert not held["train"] & held["test"]
@@ -205,7 +233,7 @@ def test_no_prompt_of_an_explainer_holds_a_word_of_a_document_it_is_tested_on(ex
 
 
 def test_the_contrastive_explainer_sees_both_kinds(explain, database):
-    explain(Endpoint(), "0-3", method="llm-contrastive", scorers=())
+    explain(Endpoint(), 4, method="llm-contrastive", scorers=())
     for prompt in prompts(database, "explain"):
         before, _, after = prompt.partition("\nNot active in:\n")
         assert 1 <= before.count("[text ") - 1 <= 15  # one in the instructions
@@ -214,7 +242,7 @@ def test_the_contrastive_explainer_sees_both_kinds(explain, database):
 
 
 def test_an_explainer_sees_strong_and_weak_examples_marked(explain, database):
-    explain(Endpoint(), "0", scorers=())
+    explain(Endpoint(), 1, scorers=())
     [prompt] = prompts(database, "explain")
     strengths = [int(found) for found in re.findall(r"\[/text\] (\d+)$", prompt, re.MULTILINE)]
     assert strengths == sorted(strengths, reverse=True)
@@ -223,15 +251,15 @@ def test_an_explainer_sees_strong_and_weak_examples_marked(explain, database):
     assert prompt.count("<<") == prompt.count(">>") > len(strengths)
 
 
-def test_killed_in_the_middle_it_carries_on_and_pays_nothing_twice_but_the_calls_in_flight(explain, database, own, served):
+def test_killed_in_the_middle_it_carries_on_and_pays_nothing_twice_but_the_calls_in_flight(explain, database, own, served, good):
     endpoint = Endpoint()
     url = served(endpoint)
     endpoint.fault = lambda number, body: "timeout" if number >= 12 else None
     code = (
         "import sys; from pathlib import Path; from app.explain.llm_job import *; from app.explain.llm_run import Plan; "
         "from app.store.engine import sync_engine; from sqlalchemy import make_url; "
-        f"explain_sae(sync_engine(make_url(sys.argv[1])), Path({str(own.home)!r}), Wanted({SLUG!r}, Plan('llm', n=20), "
-        f"Endpoint({url!r}, 'm'), '0-3', {PRICE}, 1.0, 3), dtype='float32')"
+        f"explain_sae(sync_engine(make_url(sys.argv[1])), Path({str(own.home)!r}), Wanted({SLUG!r}, Plan('llm', n={N}), "
+        f"Endpoint({url!r}, 'm'), {listed(good[:3])!r}, {PRICE}, 1.0, 3), dtype='float32')"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
     address = database_url(own).render_as_string(hide_password=False)
@@ -248,9 +276,9 @@ def test_killed_in_the_middle_it_carries_on_and_pays_nothing_twice_but_the_calls
     in_flight = rows(database, "SELECT count(*), sum(reserved) FROM llm_attempt WHERE outcome = 'sent'")[0]
     assert 1 <= in_flight[0] <= 3
     endpoint.fault = None
-    given = replace(wanted(url=url), max_usd=1.0)
+    given = replace(wanted(listed(good[:3]), url=url), max_usd=1.0, at_once=3)
     done = explain_sae(database, own.home, given, dtype="float32", clock=Quick())
-    assert done.outcome.scored == 4
+    assert done.outcome.scored == 3
     assert max(endpoint.times.values()) == 1
     assert len(endpoint.paid) == rows(database, "SELECT count(*) FROM llm_request WHERE response IS NOT NULL")[0][0]
     after = dict(tuple(row) for row in rows(database, "SELECT key, response FROM llm_request"))
@@ -261,14 +289,14 @@ def test_killed_in_the_middle_it_carries_on_and_pays_nothing_twice_but_the_calls
 
 
 def test_a_limit_is_never_passed_and_a_larger_one_goes_on(explain, database):
-    endpoint = Endpoint()
+    endpoint = Endpoint(Telling())
     with pytest.raises(BudgetSpent):
-        explain(endpoint, max_usd=0.02)
+        explain(endpoint, max_usd=0.0068)
     total = "SELECT sum(coalesce(cost, reserved)) FROM llm_attempt"
-    assert 0.005 < rows(database, total)[0][0] <= 0.02
+    assert 0.003 < rows(database, total)[0][0] <= 0.0068
     paid = len(endpoint.paid)
     done = explain(endpoint, max_usd=5.0)
-    assert done.outcome.scored == 4
+    assert done.outcome.scored == 3
     assert max(endpoint.times.values()) == 1
     assert len(endpoint.paid) > paid
     assert done.spent == pytest.approx(rows(database, total)[0][0])
@@ -278,10 +306,10 @@ def test_a_key_that_is_refused_midway_leaves_what_was_done(explain, database):
     endpoint = Endpoint(fault=lambda number, body: 401 if number >= 9 else None)
     with pytest.raises(EndpointRefused, match="does not accept the key"):
         explain(endpoint)
-    assert rows(database, "SELECT count(*) FROM explanation")[0][0] == 4
+    assert rows(database, "SELECT count(*) FROM explanation")[0][0] == 3
     assert len(endpoint.paid) == 9
     endpoint.fault = None
-    assert explain(endpoint).outcome.scored == 4
+    assert explain(endpoint).outcome.scored == 3
     assert max(endpoint.times.values()) == 1
 
 
@@ -299,7 +327,7 @@ def test_what_is_not_answered_is_no_answer_and_without_nine_in_ten_there_is_no_h
         judging = len(body["messages"]) > 1 and asked(body)[1] is not None
         return faults[number % 6] if judging and number % 2 else None
 
-    explain(Endpoint(fault=fault), "0-1", control=False)
+    explain(Endpoint(fault=fault), 2, control=False)
     for row in rows(database, "SELECT s.*, x.predictions, x.errors FROM score s JOIN score_example x ON s.id = x.score_id"):
         assert row.status == "unanswered"
         assert row.headline is None
@@ -314,7 +342,7 @@ def test_an_explanation_that_fails_is_kept_as_a_failure_and_never_scored(explain
     def reply(body):
         return "I would rather not." if asked(body)[1] is None and len(body["messages"]) > 1 else oracle()(body)
 
-    done = explain(Endpoint(reply), "0-1")
+    done = explain(Endpoint(reply), 2)
     assert (done.outcome.explained, done.outcome.failures) == (0, {"unreadable": 2})
     assert [(row.status, row.text, row.label) for row in rows(database, "SELECT * FROM explanation")] == [
         ("failed", "", "")
@@ -323,7 +351,7 @@ def test_an_explanation_that_fails_is_kept_as_a_failure_and_never_scored(explain
 
 
 def test_a_model_with_a_small_context_is_shown_fewer_examples(explain, database):
-    explain(Endpoint(context=3000), "0", scorers=("detection",), control=False)
+    explain(Endpoint(context=3000), 1, scorers=("detection",), control=False)
     [row] = rows(database, "SELECT parameters FROM explanation")
     assert 4 <= row.parameters["examples"] <= 20
     [score] = rows(database, "SELECT * FROM score")
@@ -338,10 +366,7 @@ def test_of_several_candidates_the_best_on_val_is_kept(explain, database):
             return json.dumps({"explanation": texts[body.get("seed")]})
         return oracle(says=lambda description, text: description == "river")(body)
 
-    def seen(description, text):
-        raise AssertionError
-
-    explain(Endpoint(reply), "0", best_of=3, scorers=())
+    explain(Endpoint(reply), 1, best_of=3, scorers=())
     [row] = rows(database, "SELECT * FROM explanation")
     candidates = row.parameters["candidates"]
     assert [one["text"] for one in candidates] == ["nothing at all", "river", "nothing else"]
@@ -349,18 +374,18 @@ def test_of_several_candidates_the_best_on_val_is_kept(explain, database):
     assert row.text == "nothing at all"  # of equals the first
 
 
-def test_simulation_correlates_what_is_predicted_for_each_token(explain, database, own):
+def test_simulation_correlates_what_is_predicted_for_each_token(explain, database, own, good):
     subject = subject_of(database, own)
     truth = {}
-    for latent in range(3):
-        for window in subject.sampler.windows(latent, 1, "test", 20):
+    for latent in good[:3]:
+        for window in subject.sampler.windows(latent, 1, "test", N):
             tokens = tuple(shown([piece]) for piece in subject.pieces(window.token_ids.tolist()))
             truth[latent, tokens] = window.activations
 
     def reply(body):
         if '"value"' not in body["messages"][0]["content"]:
             latent = sum(1 for one in endpoint.paid if "explanation" in str(one.get("response_format")))
-            return json.dumps({"explanation": f"latent {latent}"}) if asked(body)[1] is None else verdicts([])
+            return json.dumps({"explanation": f"latent {good[latent]}"}) if asked(body)[1] is None else verdicts([])
         latent = int(asked(body)[1].split()[-1])
         lines = body["messages"][-1]["content"].partition("[text]\n")[2].splitlines()[:-1]
         values = truth[latent, tuple(line.partition("\t")[2] for line in lines)]
@@ -369,42 +394,45 @@ def test_simulation_correlates_what_is_predicted_for_each_token(explain, databas
 
     endpoint = Endpoint(reply)
     endpoint.fault = lambda number, body: None if len(body["messages"]) > 1 else completion(verdicts([True]), body)
-    explain(endpoint, "0-2", scorers=("simulation",), control=False, at_once=1)
+    explain(endpoint, 3, scorers=("simulation",), control=False, at_once=1)
     scores = rows(database, "SELECT * FROM score")
     assert len(scores) == 3
     assert {row.scorer for row in scores} == {"simulation"}
     assert all(row.correlation > 0.8 for row in scores)  # each window is scaled by itself
 
 
-def test_the_subject_scores_by_itself_and_costs_nothing(explain, database):
+def test_the_subject_scores_by_itself_and_costs_nothing(explain, database, good, monkeypatch):
+    # A subject of random weights hardly minds being steered.
+    for name, value in (("KL", 1e-5), ("SCORING", 4), ("CONTINUED", 5), ("HALVINGS", 6)):
+        monkeypatch.setattr(local_scorers, name, value)
     endpoint = Endpoint()
-    done = explain(endpoint, "0-1", scorers=("surprisal", "intervention"))
+    done = explain(endpoint, 2, scorers=("surprisal", "intervention"))
     assert len(endpoint.paid) == 3  # the probe and two explanations
     assert done.outcome.scored == 2
     scores = {(row.latent, row.scorer): row for row in rows(database, "SELECT * FROM score")}
-    for latent in range(2):
+    for latent in good[:2]:
         surprisal = scores[latent, "surprisal"]
         assert 0.2 < surprisal.auroc < 0.8  # a subject of random weights knows nothing
         assert surprisal.control is not None
         intervention = scores[latent, "intervention"]
-        assert intervention.facts["kl"] == 0.5
+        assert intervention.facts["kl"] == 1e-5
         assert intervention.facts["gain"] == pytest.approx(0.0, abs=2.0)
         assert intervention.ci_low <= intervention.facts["gain"] <= intervention.ci_high
         assert intervention.model == "tiny"
 
 
-def test_a_dry_run_sends_nothing_and_counts_what_a_run_sends(explain, database, own):
-    endpoint = Endpoint()
-    found = dry_run(database, own.home, wanted("0-7", "http://127.0.0.1:9/v1"))
-    done = explain(endpoint, "0-7")
+def test_a_dry_run_sends_nothing_and_counts_what_a_run_sends(explain, database, own, good):
+    endpoint = Endpoint(Telling())
+    found = dry_run(database, own.home, wanted(listed(good[:4]), "http://127.0.0.1:9/v1"))
+    done = explain(endpoint, 4)
     assert found.requests + 1 == done.sent  # and the probe
     assert found.most > found.likely > 0
     assert done.spent < found.most
-    unpriced = replace(wanted("0", "http://example.test/v1"), price=(None, None))
+    unpriced = replace(wanted(listed(good[:1]), "http://example.test/v1"), price=(None, None))
     assert dry_run(database, own.home, unpriced).likely is None
 
 
-def test_a_limit_needs_a_price(explain):
+def test_a_price_has_two_sides(explain):
     with pytest.raises(BadRequest, match="go together"):
         explain(Endpoint(), price=(1.0, None))
 

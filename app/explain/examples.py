@@ -66,10 +66,12 @@ def material(sampler: Sampler, latent: int, sign: int = 1) -> Material:
 
 
 def contrasting(sampler: Sampler, latent: int, sign: int = 1) -> Material:
-    """15 windows of train in which it is active, the strongest and others, and 5 hard ones in which it is not."""
+    """15 windows of train in which it is active, the strongest and others, and 5 in which it is not, hard ones if there
+    are any."""
     whole = material(sampler, latent, sign).active
     step = max(1, len(whole) // POSITIVES)
-    quiet = [one for one in sampler.windows(latent, sign, "train", 50) if one.kind in ("neighbour", "same_token")]
+    quiet = [one for one in sampler.windows(latent, sign, "train", 50) if not one.active]
+    quiet.sort(key=lambda one: one.kind == "random")
     return Material(whole[::step][:POSITIVES], quiet[:NEGATIVES])
 
 

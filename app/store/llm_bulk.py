@@ -139,10 +139,11 @@ def save_scores(
             )  # fmt: skip
             for older in connection.execute(select(s.id).where(*same)).scalars().all():
                 _drop_score(connection, sae_id, older)
-            query = insert(t.score).values(
-                sae_id=sae_id, explanation_id=explanation_id, latent=latent, scorer=row.scorer, version=row.version,
-                model=row.model, example_set_id=set_id, **plain(row.columns),
-            ).returning(s.id)  # fmt: skip
+            values = {
+                "sae_id": sae_id, "explanation_id": explanation_id, "latent": latent, "scorer": row.scorer,
+                "version": row.version, "model": row.model, "example_set_id": set_id, **plain(row.columns),
+            }  # fmt: skip
+            query = insert(t.score).values(values).returning(s.id)  # fn is a column, and a name of SQLAlchemy's
             score_id = connection.execute(query).scalar_one()
             said = {
                 "predictions": row.predictions, "probabilities": row.probabilities, "presented": plain(row.presented),
