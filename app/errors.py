@@ -187,6 +187,16 @@ class MapRunning(SaescopeError):
     status = 409
 
 
+class ExplainRunning(SaescopeError):
+    code = "explain_running"
+    status = 409
+
+
+class UnknownExplanation(SaescopeError):
+    code = "explanation_unknown"
+    status = 404
+
+
 class UnknownMap(SaescopeError):
     code = "map_unknown"
     status = 404
@@ -210,11 +220,6 @@ class EndpointRefused(SaescopeError):
 class EndpointSilent(SaescopeError):
     code = "llm_unavailable"
     status = 503
-
-
-class ExplainRunning(SaescopeError):
-    code = "explain_running"
-    status = 409
 
 
 class TooLarge(SaescopeError):

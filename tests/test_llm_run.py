@@ -31,7 +31,7 @@ from app.harvest.job import Job, run_job
 from app.harvest.parameters import Parameters
 from app.sae.formats import saelens
 from app.store.engine import database_url, sync_engine
-from app.store.llm_bulk import explain_lock
+from app.store.llm_bulk import job_lock
 from app.store.migrate import migrate
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.llm_endpoint import Endpoint, Quick, asked, completion, oracle, verdicts
@@ -439,7 +439,7 @@ def test_a_price_has_two_sides(explain):
 
 def test_two_of_the_very_same_do_not_run_at_once(explain, database, own, sae, monkeypatch):
     monkeypatch.setattr("app.explain.llm_job.job_of", lambda *given: "this")
-    with explain_lock(database, "this"), pytest.raises(ExplainRunning):
+    with job_lock(database, "this"), pytest.raises(ExplainRunning):
         explain(Endpoint())
 
 

@@ -5,14 +5,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from app.explain.samples import SPLITS, Bools, Codes, Floats, Ints, Split
+from app.explain.samples import SPLITS, Bools, Codes, Ints, Split
 
 Offsets = tuple[int, ...]
 TOKEN: Offsets = (0,)
 BEFORE: Offsets = (-1,)
-SHAPES: tuple[Offsets, ...] = (TOKEN, BEFORE, (-1, 0), (-2, 0), (-2, -1, 0), (-3, -2, -1, 0))
+NEXT: Offsets = (1,)
+SHAPES: tuple[Offsets, ...] = (TOKEN, BEFORE, (-1, 0), (-2, 0), (-2, -1, 0), (-3, -2, -1, 0), NEXT)
 SHAPE_AT = {offsets: number for number, offsets in enumerate(SHAPES)}
-NOTHING = -1  # the token before a sequence's first
+NOTHING = -1  # the token before a sequence's first, and after its last
 
 
 class Shape(NamedTuple):
@@ -48,15 +49,15 @@ class Contexts:
         latent = np.repeat(np.arange(codes.n_latents, dtype=np.int32), np.diff(codes.indptr))
         self.unit = latent if not signed else latent * 2 + (codes.value < 0)
         self.n_units = codes.n_latents * self.signs
-        tokens = {offset: self._tokens(offset) for offset in range(-3, 1)}
+        tokens = {offset: self._tokens(offset) for offset in range(-3, 2)}
         self.shapes = {offsets: _numbered(offsets, [tokens[one] for one in offsets]) for offsets in SHAPES}
         self._of_entry = self.split[self.at]
 
     def _tokens(self, offset: int) -> npt.NDArray[np.int32]:
         codes = self.codes
-        place = self.place + offset
-        inside = place >= codes.begin[codes.row[self.place]]
-        return np.where(inside, codes.token_ids[np.maximum(place, 0)], np.int32(NOTHING))
+        row, place = codes.row[self.place], self.place + offset
+        inside = (place >= codes.begin[row]) & (place < codes.begin[row + 1])
+        return np.where(inside, codes.token_ids[np.clip(place, 0, len(codes.token_ids) - 1)], np.int32(NOTHING))
 
     def fired(self, split: Split) -> Ints:
         """[units]: firings."""
@@ -64,11 +65,11 @@ class Contexts:
 
     def entries(self, split: Split) -> Bools:
         """[nnz]"""
-        return self._of_entry == SPLITS.index(split)
+        return np.asarray(self._of_entry == SPLITS.index(split))
 
     def positions(self, split: Split) -> Bools:
         """[N]"""
-        return self.split == SPLITS.index(split)
+        return np.asarray(self.split == SPLITS.index(split))
 
     def counts(self, offsets: Offsets, split: Split) -> Counts:
         shape, mine = self.shapes[offsets], self.entries(split)
@@ -98,7 +99,7 @@ def segments(values: Ints) -> Ints:
     return np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.zeros(0, np.int64)
 
 
-def running(values: Floats | Ints, begins: Ints) -> Ints:
+def running(values: Ints, begins: Ints) -> Ints:
     """Sums up to and with each place, from the beginning of its run."""
     total = np.cumsum(values)
     lengths = np.diff(np.r_[begins, len(values)])

@@ -24,7 +24,7 @@ from app.explain.samples import Sampler
 from app.harvest.job import in_dtype, read_sae, resolved
 from app.store.engine import async_engine, explained
 from app.store.explain_sources import find_explain_source, read_facts
-from app.store.llm_bulk import explain_lock
+from app.store.llm_bulk import job_lock, sum_up
 from app.store.revisions import known
 from app.subject.load import load_subject, load_vocabulary
 
@@ -198,7 +198,7 @@ def explain_sae(
     watch = watch or Watch()
     subject, latents = prepare(engine, home, wanted, device, watch)
     job = job_of(subject.source, wanted.endpoint, wanted.plan, latents)
-    with explain_lock(engine, job):
+    with job_lock(engine, job):
         return asyncio.run(_explain(engine, home, wanted, subject, latents, job, watch, clock, (dtype, device)))
 
 
@@ -219,7 +219,10 @@ async def _explain(
         async with opened(wanted, Ledger(database, job, budget, clock), subject.source.id, clock) as client:
             client.price = await price_of(client, wanted)
             scoring = Scoring(_local(subject, home, how) if set(wanted.plan.scorers) & set(LOCAL) else None)
-            outcome = await run(subject, wanted.plan, latents, client, scoring, engine, watch)
+            try:
+                outcome = await run(subject, wanted.plan, latents, client, scoring, engine, watch)
+            finally:
+                sum_up(engine, subject.source.id)
             source = subject.source
             return Done(source.slug, source.revision, outcome, client.sent, budget.spent, client.price)
     finally:

@@ -22,7 +22,7 @@ from app.explain.llm_scoring import Scoring, score
 from app.explain.samples import SPLITS, Sampler
 from app.explain.tally import of_verdicts
 from app.store.explain_sources import ExplainSource, LatentFacts
-from app.store.llm_bulk import ExplanationRow, make_partitions, save_explanation, save_scores
+from app.store.llm_bulk import ExplanationRow, prepare_partitions, save_explanation, save_scores
 
 PROMOTED = 10
 LABEL = 80  # characters
@@ -100,7 +100,7 @@ async def run(
         EndpointRefused, EndpointSilent, BudgetSpent: what was done until then is saved.
         UnknownSAE: the SAE was removed meanwhile.
     """
-    make_partitions(engine, subject.source.id)
+    prepare_partitions(engine, subject.source.id)
     await client.probe()
     outcome, found = Outcome(), {}
     watch.doing("explaining")

@@ -19,7 +19,7 @@ WIDTH = 32  # tokens of a window
 SHORTEST = 8  # of the last one of a sequence
 
 Ints = npt.NDArray[np.integer[Any]]
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -150,13 +150,17 @@ class Sampler:
         self._windows = {split: np.flatnonzero(self.grid.split == i) for i, split in enumerate(SPLITS)}
 
     def peaks(self, latent: int, sign: int, split: Split) -> Peaks:
-        if (sign, split) not in self._peaks:
-            self._peaks[sign, split] = self._all_peaks(sign, split)
-        indptr, found = self._peaks[sign, split]
-        return Peaks(*(column[indptr[latent] : indptr[latent + 1]] for column in found))
+        indptr, found = self.all_peaks(sign, split)
+        mine = slice(indptr[latent], indptr[latent + 1])
+        return Peaks(found.window[mine], found.value[mine], found.place[mine])
 
-    def _all_peaks(self, sign: int, split: Split) -> tuple[Ints, Peaks]:
+    def all_peaks(self, sign: int, split: Split) -> tuple[Ints, Peaks]:
         """Of every latent, one after another, and where each one's begin."""
+        if (sign, split) not in self._peaks:
+            self._peaks[sign, split] = self._find_peaks(sign, split)
+        return self._peaks[sign, split]
+
+    def _find_peaks(self, sign: int, split: Split) -> tuple[Ints, Peaks]:
         codes = self.codes
         window = self.grid.of[codes.place]
         mine = (window >= 0) & (codes.split_of[codes.place] == SPLITS.index(split))
@@ -198,7 +202,9 @@ class Sampler:
         """At most ``n`` of ``quiet``, and each one's kind; of either kind half, if there are so many."""
         near = [self.peaks(int(one), 1, split).window for one in self.neighbours[latent][:5] if one >= 0]
         beside = np.intersect1d(np.concatenate([*near, np.zeros(0, np.int64)]), quiet)
-        holding = np.unique(np.concatenate([*(self._holding(int(token), split) for token in tokens), np.zeros(0, np.int64)]))
+        holding = np.unique(
+            np.concatenate([*(self._holding(int(token), split) for token in tokens), np.zeros(0, np.int64)])
+        )
         same = np.intersect1d(holding, quiet)
         same = rng.permutation(same)
         beside = rng.permutation(np.setdiff1d(beside, same[: n - n // 2]))

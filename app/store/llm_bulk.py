@@ -12,9 +12,10 @@ from sqlalchemy.dialects.postgresql import insert
 from app.errors import ExplainRunning, UnknownSAE
 from app.store import tables as t
 from app.store.engine import explained
+from app.store.explanation_bulk import make_partitions
+from app.store.labels import relabel
 from app.store.plain import plain
-
-TABLES = t.explanation, t.example_set, t.score, t.score_example
+from app.store.score_summaries import summarise
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ class ScoreRow:
 
 
 @contextmanager
-def explain_lock(engine: Engine, job: str) -> Iterator[None]:
+def job_lock(engine: Engine, job: str) -> Iterator[None]:
     """Hold the only right to work on ``job``; it goes with the connection.
 
     Raises:
@@ -90,21 +91,17 @@ def explain_lock(engine: Engine, job: str) -> Iterator[None]:
             connection.commit()
 
 
-def make_partitions(engine: Engine, sae_id: int) -> None:
-    """The SAE's partitions of the tables of explanations, where they are not there yet."""
+def prepare_partitions(engine: Engine, sae_id: int) -> None:
+    """What follows writes into them."""
     with explained(), engine.begin() as connection:
         _known(connection, sae_id)
-        connection.execute(
-            text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": f"parts {sae_id}"}
-        )
-        for table in TABLES:
-            partition = f"{table.name}_{sae_id}"
-            if connection.execute(text("SELECT to_regclass(:name)"), {"name": partition}).scalar() is None:
-                like = f"CREATE TABLE {partition} (LIKE {table.name} INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING GENERATED)"
-                connection.execute(text(like))
-                connection.execute(
-                    text(f"ALTER TABLE {table.name} ATTACH PARTITION {partition} FOR VALUES IN ({sae_id})")
-                )
+        make_partitions(connection, sae_id)
+
+
+def sum_up(engine: Engine, sae_id: int) -> None:
+    """Make the SAE's summaries of scores anew."""
+    with explained(), engine.begin() as connection:
+        summarise(connection, sae_id)
 
 
 def save_explanation(engine: Engine, sae_id: int, row: ExplanationRow) -> int:
@@ -128,7 +125,7 @@ def save_explanation(engine: Engine, sae_id: int, row: ExplanationRow) -> int:
 def save_scores(
     engine: Engine, sae_id: int, explanation_id: int, latent: int, of: SetRow, rows: Sequence[ScoreRow]
 ) -> None:
-    """In the place of older ones of the same scorers and model."""
+    """In the place of older ones of the same scorers and model; the latent's label follows."""
     with explained(), engine.begin() as connection:
         _known(connection, sae_id)
         s = t.score.c
@@ -150,6 +147,7 @@ def save_scores(
                 "errors": row.errors or None,
             }  # fmt: skip
             connection.execute(insert(t.score_example).values(sae_id=sae_id, score_id=score_id, **said))
+        relabel(connection, sae_id, [latent])
 
 
 def _set(connection: Connection, sae_id: int, of: SetRow) -> int:

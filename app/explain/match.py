@@ -1,0 +1,90 @@
+"""Where rules fire in a split, found through an index of its contexts instead of by running them on the text."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from app.explain.contexts import SHAPES, Contexts
+from app.explain.grow import Patterns
+from app.explain.samples import SPLITS, Bools, Floats, Grid, Ints, Split
+
+
+class Hits(NamedTuple):
+    """at: places among the split's counted positions, in no order; p: float64, the likeliest pattern's at each."""
+
+    at: Ints
+    p: Floats
+
+
+class Matcher:
+    """The counted positions of a split by what stands there.
+
+    n: how many there are; window: [n], the window of each in the sample's grid, -1 for none.
+    """
+
+    def __init__(self, contexts: Contexts, grid: Grid, split: Split) -> None:
+        self.positions = np.flatnonzero(contexts.positions(split))
+        self.n = len(self.positions)
+        self.window = grid.of[contexts.place[self.positions]].astype(np.int64)
+        self._grid_size = len(grid)
+        local = np.full(len(contexts.place), -1, np.int64)
+        local[self.positions] = np.arange(self.n)
+        mine = contexts.entries(split)
+        order = np.argsort(contexts.unit[mine], kind="stable")
+        self._fired = local[contexts.at[mine]][order]
+        self._begin = np.concatenate([[0], np.cumsum(contexts.fired(split))])
+        self._index = [_by_key(contexts.shapes[offsets].key[self.positions], len(contexts.shapes[offsets].tokens))
+                       for offsets in SHAPES]  # fmt: skip
+        by_window = np.argsort(self.window, kind="stable")
+        self._of_window = by_window, np.searchsorted(self.window[by_window], np.arange(len(grid) + 1))
+        self.split = SPLITS.index(split)
+        self._flags = np.zeros(self.n, bool)
+        self._best = np.zeros(len(grid) + 1)
+
+    def fired(self, unit: int) -> Ints:
+        """Where ``unit`` fires."""
+        return np.asarray(self._fired[self._begin[unit] : self._begin[unit + 1]])
+
+    def hits(self, patterns: Patterns, rows: slice) -> Hits:
+        parts, p = [], []
+        for shape, key, one in zip(patterns.shape[rows], patterns.key[rows], patterns.p[rows], strict=True):
+            order, begin = self._index[shape]
+            found = order[begin[key] : begin[key + 1]]
+            parts.append(found)
+            p.append(np.full(len(found), one))
+        if not parts:
+            return Hits(np.zeros(0, np.int64), np.zeros(0))
+        at, value = np.concatenate(parts), np.concatenate(p)
+        if len({int(shape) for shape in patterns.shape[rows]}) > 1:  # only patterns of several shapes can overlap
+            order = np.lexsort((-value, at))
+            at, value = at[order], value[order]
+            first = np.flatnonzero(np.r_[True, at[1:] != at[:-1]][: len(at)])
+            at, value = at[first], value[first]
+        return Hits(at, value)
+
+    def in_windows(self, windows: Ints, p: float) -> Hits:
+        """All positions of ``windows``."""
+        order, begin = self._of_window
+        at = np.concatenate([*(order[begin[one] : begin[one + 1]] for one in windows), np.zeros(0, np.int64)])
+        return Hits(at, np.full(len(at), p))
+
+    def right(self, unit: int, hits: Hits) -> Bools:
+        """[hits] bool: where ``unit`` does fire."""
+        fired = self.fired(unit)
+        self._flags[fired] = True
+        found = self._flags[hits.at]
+        self._flags[fired] = False
+        return found
+
+    def of_windows(self, hits: Hits, windows: Ints) -> Floats:
+        """[windows]: the likeliest hit in each, 0 where there is none."""
+        window = self.window[hits.at]
+        np.maximum.at(self._best, window, hits.p)  # -1 lands in the spare last place
+        found = self._best[windows].copy()
+        self._best[window] = 0
+        return found
+
+
+def _by_key(key: Ints, k: int) -> tuple[Ints, Ints]:
+    order = np.argsort(key, kind="stable")
+    return order, np.concatenate([[0], np.cumsum(np.bincount(key, minlength=k))])
