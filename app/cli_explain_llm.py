@@ -35,7 +35,7 @@ class Options:
     at_once: int = 16
     timeout: float = 120.0
     seed: int = 0
-    tokens: int | None = None
+    tokens: int = 262_144
 
 
 def explain_llm(sae: str, method: str, options: Options, settings: Settings) -> None:
@@ -65,7 +65,6 @@ def wish(sae: str, method: str, options: Options, settings: Settings) -> "Wanted
         BadRequest: an option is missing or is not one.
     """
     from app.explain.client import Endpoint
-    from app.explain.codes import TOKENS
     from app.explain.llm_job import Wanted
     from app.explain.llm_run import Plan
 
@@ -74,8 +73,8 @@ def wish(sae: str, method: str, options: Options, settings: Settings) -> "Wanted
     base_url, model = options.base_url or settings.llm_url, options.model or settings.llm_model
     if not base_url or not model:
         raise BadRequest(
-            f"--method {method} asks a language model: give --base-url (such as http://127.0.0.1:8080/v1) and --model, or "
-            "set SAESCOPE_LLM_URL and SAESCOPE_LLM_MODEL."
+            f"--method {method} asks a language model: give --base-url (such as http://127.0.0.1:8080/v1) and --model, "
+            "or set SAESCOPE_LLM_URL and SAESCOPE_LLM_MODEL."
         )
     if not base_url.startswith(("http://", "https://")):
         raise BadRequest(f"--base-url {base_url} is no address; it begins with http:// or https://.", base_url=base_url)
@@ -97,7 +96,7 @@ def wish(sae: str, method: str, options: Options, settings: Settings) -> "Wanted
     )  # fmt: skip
     return Wanted(
         sae, plan, Endpoint(base_url.rstrip("/"), model, key, options.timeout), options.latents,
-        (options.price_in, options.price_out), options.max_usd, options.at_once, options.tokens or TOKENS,
+        (options.price_in, options.price_out), options.max_usd, options.at_once, options.tokens,
     )  # fmt: skip
 
 

@@ -29,8 +29,9 @@ DESCRIPTION = re.compile(r"^Description: (.*)$", re.MULTILINE)
 
 class Endpoint:
     """``reply``: (body of the request) -> content of the answer. ``fault``: (number of the request, body) -> a fault or
-    None; a fault is a status, (status, headers, body), "timeout", "cut" (the connection breaks in the answer) or a whole
-    answer as a dict. ``lacks``: parameters that are refused with 400. Every request that got status 200 is in ``paid``."""
+    None; a fault is a status, (status, headers, body), "timeout", "cut" (the connection breaks in the answer) or a
+    whole answer, as a dict or a string. ``lacks``: parameters that are refused with 400; ``context``: characters that
+    are too many. Every request that got status 200 is in ``paid``."""
 
     def __init__(self, reply=None, fault=None, lacks=(), usage=True, context=None):
         self.reply, self.fault, self.lacks, self.usage, self.context = reply or oracle(), fault, lacks, usage, context

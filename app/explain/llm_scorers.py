@@ -1,9 +1,9 @@
 """Scores by a language model that sees an explanation and test windows, never the activations."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from app.explain.failures import Failed, Failure
 from app.explain.fence import shown
 from app.explain.samples import Floats, Window
 
+T = TypeVar("T")
 Judge = Literal["detection", "fuzzing"]
 TOGETHER = 5  # texts in one request
 SIMULATED = 5  # windows of either kind
@@ -132,10 +133,12 @@ async def simulated(
     return Simulated([values for values, _ in done], [error for _, error in done])
 
 
-async def all_of(coroutines: Sequence):  # type: ignore[no-untyped-def,type-arg]
+async def all_of(coroutines: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
     """The results in order. Where some raise, the others are finished first, for what is under way is paid for."""
     done = await asyncio.gather(*coroutines, return_exceptions=True)
+    out: list[T] = []
     for one in done:
         if isinstance(one, BaseException):
             raise one
-    return done
+        out.append(one)
+    return out

@@ -81,7 +81,8 @@ async def _judge(
     told = any(one is not None for one in said.probabilities)
     facts = {"control_text": control, "unasked": len(windows) - len(asked)}
     return ScoreRow(
-        judge, prompts.VERSION, client.endpoint.model, _columns(tally, facts), _in_order(windows, asked, said.predictions),
+        judge, prompts.VERSION, client.endpoint.model, _columns(tally, facts),
+        _in_order(windows, asked, said.predictions),
         _in_order(windows, asked, said.probabilities) if told else None,
         _in_order(windows, asked, [question.text for question in asked]),
         _in_order(windows, asked, said.errors, "not asked"),

@@ -47,10 +47,10 @@ def explain(
     )
     system = (
         "You find out what one feature of a language model responds to. You get texts in which it is active, with the "
-        f"tokens on which it is strongly active between {OPEN} and {CLOSE}, and after each text how strong it was, from "
-        f"1 to 10.{contrast} Describe in one phrase of at most 25 words what the marked tokens, or the texts just before "
-        "them, have in common: specific enough to tell these texts from others, broad enough to hold for nearly all. Do "
-        f"not mention tokens being marked, features or activations. {_DATA} {form}"
+        f"tokens on which it is strongly active between {OPEN} and {CLOSE}, and after each text how strong it was, "
+        f"from 1 to 10.{contrast} Describe in one phrase of at most 25 words what the marked tokens, or the texts just "
+        "before them, have in common: specific enough to tell these texts from others, broad enough to hold for nearly "
+        f"all. Do not mention tokens being marked, features or activations. {_DATA} {form}"
     )
     lines = [f"{fenced(i, one.text)} {one.strength}" for i, one in enumerate(active)]
     if quiet:
@@ -109,9 +109,9 @@ VALUES: dict[str, Any] = {
 def simulate(explanation: str, tokens: Sequence[str]) -> list[dict[str, str]]:
     """tokens: each as ``shown``."""
     system = (
-        "You get a description of what a feature of a language model responds to, and a text token by token. Predict for "
-        f"each token how strongly the feature is active on it, from 0 (not) to 10; most are 0. {_DATA} Answer with JSON "
-        'alone, every token once: {"answers": [{"i": 0, "value": 0}, {"i": 1, "value": 7}, ...]}'
+        "You get a description of what a feature of a language model responds to, and a text token by token. Predict "
+        f"for each token how strongly the feature is active on it, from 0 (not) to 10; most are 0. {_DATA} Answer with "
+        'JSON alone, every token once: {"answers": [{"i": 0, "value": 0}, {"i": 1, "value": 7}, ...]}'
     )
     lines = [
         f"Description: {explanation}",

@@ -11,7 +11,6 @@ from app.explain.measure import ANSWERED, RESAMPLES, Confusion, Ranks, headline_
 from app.explain.measure import interval as confusion_interval
 from app.explain.samples import Window
 
-
 Real = npt.NDArray[np.float64]
 
 

@@ -105,13 +105,14 @@ def sum_up(engine: Engine, sae_id: int) -> None:
 
 
 def save_explanation(engine: Engine, sae_id: int, row: ExplanationRow) -> int:
-    """In the place of an older one of the same method and model, with its scores. Returns its id; an older one that says
-    the same stays with its scores and id."""
+    """In the place of an older one of the same method and model, with its scores. Returns its id; an older one that
+    says the same stays with its scores and id."""
     with explained(), engine.begin() as connection:
         _known(connection, sae_id)
         e = t.explanation.c
         same = (
-            e.sae_id == sae_id, e.latent == row.latent, e.sign == row.sign, e.method == row.method, e.model == row.model,
+            e.sae_id == sae_id, e.latent == row.latent, e.sign == row.sign, e.method == row.method,
+            e.model == row.model,
         )  # fmt: skip
         values = plain(vars(row))
         for older in connection.execute(select(t.explanation).where(*same)).all():
