@@ -136,7 +136,7 @@ def told(done: "Done") -> list[str]:
         + "."
     ]
     if failed:
-        lines.append(f"{failed:,} explanations failed ({kinds}).")
+        lines.append(f"{failed:,} {'reply' if failed == 1 else 'replies'} held no explanation ({kinds}).")
     cost = f"${done.spent:.4f} spent ({done.price.source})" if done.price.known else "cost not known"
     lines.append(f"{done.sent:,} requests sent, {cost}.")
     return lines
