@@ -11,13 +11,14 @@ from app.web.compare_contexts import ComparePage
 from app.web.contexts import FeaturePage, HomePage, SAEPage
 from app.web.differences_contexts import ContrastPage, TwoPromptsPage
 from app.web.example_page import ExamplePage
+from app.web.explain_contexts import ScorePage
 from app.web.heads import HeadsPage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
-    HeadsPage, AlikePage,
+    HeadsPage, AlikePage, ScorePage,
 )  # fmt: skip
 
 

@@ -95,9 +95,9 @@ def explanation() -> Explanation:
         "control": 0.5, "url": "#",
     }  # fmt: skip
     return Explanation(
-        id=1, sign=1, method="token-rules", model=None, author=None, text="fires on “signed”, “sign”; at the end of “a treaty”",
-        label="signed, sign, a treaty", how="A rule learned on train documents, with no language model",
-        made="2026-01-02T03:04:05+00:00", votes=0, chosen=False,
+        id=1, sign=1, method="token-rules", model=None, author=None, label="signed, sign, a treaty",
+        text="fires on “signed”, “sign”; at the end of “a treaty”", made="2026-01-02T03:04:05+00:00", votes=0,
+        how="A rule learned on train documents, with no language model", chosen=False,
         scores=[ExplanationScore(**windows), ExplanationScore(**rare)],
     )  # fmt: skip
 
