@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli_explain import explain
+from app.cli_explanations import explanations
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
 from app.cli_infer import infer
@@ -39,6 +40,7 @@ app.command()(harvest)
 app.command()(infer)
 app.command("map")(make_map)
 app.command()(explain)
+app.command()(explanations)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
 Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli_explain_llm import Options, explain_llm
 from app.cli_progress import staged
 from app.settings import load_settings
 
@@ -17,6 +18,8 @@ class Method(StrEnum):
     free = "free"
     rules = "rules"
     vocab = "vocab"
+    llm = "llm"
+    contrastive = "llm-contrastive"
 
 
 def explain(
@@ -24,17 +27,42 @@ def explain(
         str, typer.Argument(metavar="NAME[@REVISION]", help="A harvested SAE; its newest revision, or one.")
     ],
     method: Annotated[
-        Method, typer.Option(help="Rules, the vocabulary projection, or both, which need no LLM.")
+        Method, typer.Option(help="Rules, the vocabulary projection, or both (free), which need no LLM; or an LLM.")
     ] = Method.free,
     tokens: Annotated[int, typer.Option(min=10_000, help="Tokens of its text to look at, at most.")] = 262_144,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the test examples that are drawn.")] = 0,
+    base_url: Annotated[
+        str | None, typer.Option(help="LLM: an OpenAI-compatible endpoint, such as http://127.0.0.1:8080/v1.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="LLM: the model to ask.")] = None,
+    latents: Annotated[str | None, typer.Option(help="LLM: which latents, such as 0-99,512; without it all.")] = None,
+    scorers: Annotated[
+        str, typer.Option(help="LLM: detection, fuzzing, simulation, surprisal, intervention, by commas; or none.")
+    ] = "detection,fuzzing",
+    best_of: Annotated[int, typer.Option(min=1, max=16, help="LLM: explanations to choose between.")] = 1,
+    examples: Annotated[int, typer.Option(min=10, max=200, help="LLM: test examples of either kind.")] = 50,
+    control: Annotated[bool, typer.Option(help="LLM: score another latent's explanation as well.")] = True,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="LLM: estimate requests and cost; send nothing.")] = False,
+    max_usd: Annotated[float | None, typer.Option(min=0, help="LLM: what this may cost, never passed.")] = None,
+    price_in: Annotated[float | None, typer.Option(min=0, help="LLM: USD for a million tokens of prompt.")] = None,
+    price_out: Annotated[float | None, typer.Option(min=0, help="LLM: USD for a million tokens of answer.")] = None,
+    api_key_env: Annotated[str | None, typer.Option(help="LLM: the variable that holds the key.")] = None,
+    at_once: Annotated[int, typer.Option(min=1, max=64, help="LLM: requests under way, at most.")] = 16,
+    timeout: Annotated[float, typer.Option(min=1, help="LLM: seconds to wait for an answer.")] = 120.0,
     home: Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")] = None,
 ) -> None:
     """Explain a harvested SAE's features, and score that on text it was not made from; a killed run carries on."""
+    settings = load_settings(home=home)
+    if method in (Method.llm, Method.contrastive):
+        options = Options(
+            base_url, model, latents, scorers, best_of, examples, control, dry_run, max_usd, price_in, price_out,
+            api_key_env, at_once, timeout, seed, tokens,
+        )  # fmt: skip
+        return explain_llm(sae, method.value, options, settings)
+
     from app.explain.free import RULES, VOCAB, Recipe, Watch, explain_free
     from app.store.migrate import migrated
 
-    settings = load_settings(home=home)
     methods = {Method.free: (RULES, VOCAB), Method.rules: (RULES,), Method.vocab: (VOCAB,)}[method]
     with migrated(settings) as engine, staged() as shown:
         made = explain_free(
@@ -43,6 +71,7 @@ def explain(
         )  # fmt: skip
     for line in told(made):
         typer.echo(line)
+    return None
 
 
 def told(made: "Explained") -> list[str]:

@@ -207,6 +207,21 @@ class TileOutOfRange(SaescopeError):
     status = 404
 
 
+class BudgetSpent(SaescopeError):
+    code = "budget_spent"
+    status = 402
+
+
+class EndpointRefused(SaescopeError):
+    code = "llm_refused"
+    status = 502
+
+
+class EndpointSilent(SaescopeError):
+    code = "llm_unavailable"
+    status = 503
+
+
 class TooLarge(SaescopeError):
     code = "too_large"
     status = 422

@@ -64,6 +64,11 @@ class Settings(BaseSettings):
     infer_folders: str = Field(
         default="", description="More folders an inference service reads from, separated by commas, beside its home"
     )
+    llm_url: str = Field(
+        default="", description="An OpenAI-compatible endpoint that explains latents, up to and with its /v1"
+    )
+    llm_model: str = Field(default="", description="The model there that explains and scores")
+    llm_key: str | None = Field(default=None, repr=False, description="The endpoint's key; sent to no other address")
     max_prompt_tokens: int = Field(
         default=4096, ge=2, description="Longest text /inspect takes, in tokens; the subject's own limit holds as well"
     )

@@ -31,6 +31,7 @@ from app.store.explain_tables import llm_request as llm_request
 from app.store.explain_tables import score as score
 from app.store.explain_tables import score_example as score_example
 from app.store.explain_tables import score_summary as score_summary
+from app.store.llm_tables import llm_attempt as llm_attempt
 from app.store.metadata import metadata
 
 subject = Table(
