@@ -43,7 +43,11 @@ from app.web.heads import router as heads
 from app.web.inspection import router as inspection
 from app.web.intervention import router as intervention
 from app.web.limits import Limits
+from app.web.list_adding import router as list_adding
+from app.web.list_api import router as list_api
+from app.web.lists import router as lists
 from app.web.maps import router as maps
+from app.web.notes import router as notes
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
 from app.web.reference import ABOUT, TAGS, summarise
@@ -117,6 +121,10 @@ def create_app(settings: Settings) -> FastAPI:
         intervention,
         attribution,
         maps,
+        notes,
+        list_adding,  # before the lists themselves
+        lists,
+        list_api,
         runs,
         patterns,
         fallback,

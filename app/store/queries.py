@@ -5,11 +5,12 @@ Statements that every page asks are made once, with bound parameters: making the
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Row, Select, and_, bindparam, func, select, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -291,6 +292,19 @@ async def find_revisions(
     return {(sae.slug, sae.revision): sae for sae in found}
 
 
+async def find_named(
+    connection: AsyncConnection, revisions: list[tuple[str, str]]
+) -> tuple[dict[tuple[str, str], SAERecord], dict[str, SAERecord]]:
+    """Those (slug, revision) that are here, and the newest revision of each slug, in one query."""
+    if not revisions:
+        return {}, {}
+    slugs = {slug for slug, _ in revisions}
+    newest = select(func.max(t.sae.c.id)).where(t.sae.c.slug.in_(slugs)).group_by(t.sae.c.slug)
+    wanted = _saes().where(or_(tuple_(t.sae.c.slug, t.sae.c.revision).in_(revisions), t.sae.c.id.in_(newest)))
+    found = [_sae(row, pinned=True) for row in await connection.execute(wanted.order_by(t.sae.c.id))]
+    return {(sae.slug, sae.revision): sae for sae in found}, {sae.slug: sae for sae in found}
+
+
 def example_columns() -> list[ColumnElement[Any]]:
     """What ``example_record`` reads, with the parameters of ``example_parameters``."""
     e, s = t.example.c, t.sequence.c
@@ -335,7 +349,7 @@ async def get_example(
     return None if row is None else (example_record(row), row.whole)
 
 
-def example_record(row: Row[*tuple[Any, ...]]) -> ExampleRecord:
+def example_record(row: Sequence[Any]) -> ExampleRecord:
     sign, interval, rank, sequence, position, start, activation, offsets, shares, token_ids, document = row[:11]
     activations = [0.0] * len(token_ids)
     # Seven digits of the strongest: more than the stored half precision holds, and shorter to write.

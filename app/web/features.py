@@ -8,6 +8,7 @@ from fastapi.responses import HTMLResponse, Response
 from app import urls
 from app.store import queries as q
 from app.store.glimpses import get_company
+from app.store.notes import get_note
 from app.web import build
 from app.web import contexts as c
 from app.web.charts import activation_chart, profile_chart
@@ -15,6 +16,7 @@ from app.web.examples import Look, Norm, Space, View
 from app.web.examples import rows as arrange
 from app.web.found import find_latent
 from app.web.inspection import run_test
+from app.web.notes import note_of
 from app.web.refusals import READING, refused
 from app.web.routes import html, json_of, state_of, whole
 from app.web.sharing import feature_preview
@@ -28,7 +30,9 @@ async def load_feature(request: Request, slug: str, index: int, text: str | None
         sae, latent = await find_latent(request, db, slug, index)
         examples = await q.get_examples(db, sae, index)
         others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
+        note = await get_note(db, sae, index)
     page = build.feature_page(sae, latent, examples, others, await state.vocabulary(sae))
+    page.note = note_of(note) if note else None
     if text is None:
         return page
     peak = max(latent.maximum, -latent.minimum)

@@ -19,6 +19,7 @@ ABOUT = (
 TAGS = [
     {"name": "live", "description": "The subject run on a text: inspect, intervene, attribute."},
     {"name": "features", "description": "SAEs and their features, as they were harvested."},
+    {"name": "lists", "description": "Lists of features, kept prompt runs and regions of maps."},
     {"name": "harvests", "description": "Harvests: start, watch, stop."},
     {"name": "site", "description": "What is here, and whether it is up."},
 ]
