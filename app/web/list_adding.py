@@ -124,10 +124,10 @@ async def import_list(request: Request) -> Response:
     """A file, or what was pasted; where it does not fit, the page says so and keeps what was pasted."""
     text, title = "", ""
     try:
-        form = await request.form(max_files=1, max_fields=10, max_part_size=1 << 21)
-        text, title = str(form.get("text") or ""), str(form.get("title") or "").strip()
-        file = form.get("file")
-        data = await file.read() if isinstance(file, UploadFile) else b""
+        async with request.form(max_files=1, max_fields=10, max_part_size=1 << 21) as form:
+            text, title = str(form.get("text") or ""), str(form.get("title") or "").strip()
+            file = form.get("file")
+            data = await file.read() if isinstance(file, UploadFile) else b""
         body, places = read(data or text, title)
         name = await create(request, body, places)
     except (SaescopeError, HTTPException) as error:
