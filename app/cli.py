@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli_export import export
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
 from app.cli_infer import infer
@@ -36,6 +37,7 @@ app.command()(remove)
 app.command()(harvests)
 app.command()(harvest)
 app.command()(infer)
+app.command()(export)
 app.command("map")(make_map)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]

@@ -317,7 +317,7 @@ def test_both_files_bring_back_the_list_that_was_exported(site, revision):
     hostile = '=1+1, "quoted"\nsecond line'
     page = made(
         site, feature(3, comment=hostile, tags=["-x", "y"]), {"kind": "run", "run": "r1", "label": "'=x"},
-        {"kind": "region", "sae": "else.where", "revision": "00ff", "map": "m1", "level": 1, "region": 0, "label": "@r"},
+        {"kind": "region", "sae": "else.where", "revision": "00ff", "map": "m", "level": 1, "region": 0, "label": "@r"},
         title="Out", description="d\n\ne", tags=["t"], author="me",
     )  # fmt: skip
     exported = site.get(f"{page['url']}/export.json")

@@ -1,4 +1,4 @@
-"""Notes on features: shown where the feature is, whatever was harvested; their history kept; nothing in them but text."""
+"""Notes on features: shown with every harvest of the weights, their history kept, nothing in them but text."""
 
 from dataclasses import replace
 

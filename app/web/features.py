@@ -1,14 +1,17 @@
 """A feature's page and its twin."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
 from app.store import queries as q
 from app.store.glimpses import get_company
 from app.store.notes import get_note
+from app.subject.tokens import Vocabulary
 from app.web import build
 from app.web import contexts as c
 from app.web.charts import activation_chart, profile_chart
@@ -22,17 +25,25 @@ from app.web.routes import html, json_of, state_of, whole
 from app.web.sharing import feature_preview
 
 router = APIRouter(tags=["features"], responses=refused(*READING))
+Vocabularies = Callable[[q.SAERecord], Awaitable[Vocabulary]]
+
+
+async def read_feature(
+    db: AsyncConnection, sae: q.SAERecord, latent: q.LatentRecord, vocabulary: Vocabularies
+) -> c.FeaturePage:
+    examples = await q.get_examples(db, sae, latent.index)
+    others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
+    note = await get_note(db, sae, latent.index)
+    page = build.feature_page(sae, latent, examples, others, await vocabulary(sae))
+    page.note = note_of(note) if note else None
+    return page
 
 
 async def load_feature(request: Request, slug: str, index: int, text: str | None) -> c.FeaturePage:
     state = state_of(request)
     async with state.reads.connect() as db:
         sae, latent = await find_latent(request, db, slug, index)
-        examples = await q.get_examples(db, sae, index)
-        others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
-        note = await get_note(db, sae, index)
-    page = build.feature_page(sae, latent, examples, others, await state.vocabulary(sae))
-    page.note = note_of(note) if note else None
+        page = await read_feature(db, sae, latent, state.vocabulary)
     if text is None:
         return page
     peak = max(latent.maximum, -latent.minimum)

@@ -64,7 +64,7 @@ async def read_items(request: Request, wanted: list[Reference]) -> tuple[list[c.
     async with state.database.connect() as db:
         kept = await plain_drafts(db, wanted)
         records = [store.ItemRecord(0, place, one.reference, one.label, "", [], None) for place, one in enumerate(kept)]
-        found = await shown(state, db, records)
+        found = await shown(state.vocabulary, db, records)
     text = link(parse(one.reference) for one in kept)
     if text is None:
         raise BadRequest(f"These are {len(kept):,} items, too many to be added at once; select fewer.", field="items")

@@ -14,10 +14,10 @@ from app.store.references import Feature, Reference, Region, Run, parse
 from app.subject.tokens import Vocabulary
 from app.web import build
 from app.web import list_contexts as c
-from app.web.state import State
+from app.web.features import Vocabularies
 
 
-async def shown(state: State, db: AsyncConnection, items: Sequence[ItemRecord]) -> list[c.Listed]:
+async def shown(vocabulary: Vocabularies, db: AsyncConnection, items: Sequence[ItemRecord]) -> list[c.Listed]:
     """In at most four queries, whatever the items are."""
     wanted = [parse(item.reference) for item in items]
     named = list(dict.fromkeys((one.slug, one.revision) for one in wanted if not isinstance(one, Run)))
@@ -31,9 +31,9 @@ async def shown(state: State, db: AsyncConnection, items: Sequence[ItemRecord]) 
         match one:
             case Feature():
                 sae = saes.get((one.slug, one.revision))
-                vocabulary = await _vocabulary(state, sae)
+                words = await _vocabulary(vocabulary, sae)
                 latent = latents.get((sae.id, one.index)) if sae else None
-                out.append(_feature(item, one, sae, newest.get(one.slug), latent, vocabulary))
+                out.append(_feature(item, one, sae, newest.get(one.slug), latent, words))
             case Run():
                 out.append(_run(item, one, runs.get(one.name)))
             case Region():
@@ -41,10 +41,10 @@ async def shown(state: State, db: AsyncConnection, items: Sequence[ItemRecord]) 
     return out
 
 
-async def _vocabulary(state: State, sae: SAERecord | None) -> Vocabulary | None:
+async def _vocabulary(known: Vocabularies, sae: SAERecord | None) -> Vocabulary | None:
     """None where the subject's files are gone: labels are shown all the same."""
     try:
-        return await state.vocabulary(sae) if sae else None
+        return await known(sae) if sae else None
     except SaescopeError:
         return None
 

@@ -39,7 +39,7 @@ async def load_list(request: Request, name: str, cursor: str | None) -> c.ListPa
     async with state.database.connect() as db:
         record = await store.get_list(db, name)
         items, following = await store.get_items(db, record.id, cursor=cursor or None, limit=ITEMS)
-        listed = await shown(state, db, items)
+        listed = await shown(state.vocabulary, db, items)
     share = urls.change_list(name, "link") if 0 < record.count <= MOST_IN_LINK else None
     return c.ListPage(**summary(record), items=listed, next=following, cursor=cursor or None, share=share)
 
