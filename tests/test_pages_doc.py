@@ -12,12 +12,13 @@ from app.web.contexts import FeaturePage, HomePage, SAEPage
 from app.web.differences_contexts import ContrastPage, TwoPromptsPage
 from app.web.example_page import ExamplePage
 from app.web.heads import HeadsPage
+from app.web.list_contexts import ListPage, ListsPage, NotesPage, SharedPage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
-    HeadsPage, AlikePage,
+    HeadsPage, AlikePage, ListsPage, ListPage, SharedPage, NotesPage,
 )  # fmt: skip
 
 

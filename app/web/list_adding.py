@@ -12,6 +12,7 @@ from app.errors import BadRequest, SaescopeError
 from app.store import lists as store
 from app.store.references import Reference, link, linked, parse
 from app.web import list_contexts as c
+from app.web.api_examples import DEMO
 from app.web.forms import filled, form_fields
 from app.web.list_api import create
 from app.web.list_build import shown, summary
@@ -25,7 +26,11 @@ from app.web.routes import html, json_of, state_of
 router = APIRouter(tags=["lists"], responses=refused(BadRequest))
 CHOICES = 50
 Items = Annotated[
-    str, Query(description="SAE@REVISION/NUMBER,NUMBER~run/NAME~SAE@REVISION/map/VERSION/LEVEL/NUMBER, in order.")
+    str,
+    Query(
+        description="SAE@REVISION/NUMBER,NUMBER~run/NAME~SAE@REVISION/map/VERSION/LEVEL/NUMBER, in order.",
+        examples=[f"{DEMO}/830,2934"],
+    ),
 ]
 Title = Annotated[str, Query(max_length=200, description="What the list is called.")]
 
