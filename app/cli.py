@@ -11,6 +11,7 @@ import typer
 
 from app.cli_explain import explain
 from app.cli_explanations import explanations
+from app.cli_export import export
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
 from app.cli_infer import infer
@@ -38,6 +39,7 @@ app.command()(remove)
 app.command()(harvests)
 app.command()(harvest)
 app.command()(infer)
+app.command()(export)
 app.command("map")(make_map)
 app.command()(explain)
 app.command()(explanations)

@@ -167,6 +167,21 @@ class UnknownInspection(SaescopeError):
     status = 404
 
 
+class UnknownList(SaescopeError):
+    code = "list_unknown"
+    status = 404
+
+
+class UnknownItem(SaescopeError):
+    code = "item_unknown"
+    status = 404
+
+
+class NoteChanged(SaescopeError):
+    code = "note_changed"
+    status = 409
+
+
 class RunOpen(SaescopeError):
     code = "run_open"
     status = 409

@@ -45,8 +45,12 @@ from app.web.inspection import router as inspection
 from app.web.intervene_page import router as intervene_page
 from app.web.intervention import router as intervention
 from app.web.limits import Limits
+from app.web.list_adding import router as list_adding
+from app.web.list_api import router as list_api
+from app.web.lists import router as lists
 from app.web.map_page import router as map_page
 from app.web.maps import router as maps
+from app.web.notes import router as notes
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
 from app.web.reference import ABOUT, TAGS, summarise
@@ -123,6 +127,10 @@ def create_app(settings: Settings) -> FastAPI:
         attribution,
         map_page,  # before what a version's address would take
         maps,
+        notes,
+        list_adding,  # before the lists themselves
+        lists,
+        list_api,
         runs,
         patterns,
         fallback,

@@ -60,13 +60,16 @@ def fits(schema, told, answer):
 
 def test_every_body_has_examples_and_all_are_answered_as_documented(documented, schema):
     sent = set()
+    made = documented.post("/api/lists", json={"title": "Sent", "items": [{"kind": "run", "run": "x"}]}).json()
+    known = {"{slug}": DEMO, "{index}": "3", "{name}": made["name"], "{item}": str(made["items"][0]["id"])}
     for path, method, told in operations(schema):
         if "requestBody" not in told or path == "/api/inspect/heads":  # the demo's SAE reads no attention outputs
             continue
         content = told["requestBody"]["content"]["application/json"]
         assert content["examples"], path
         for example in content["examples"].values():
-            answer = documented.request(method, path, json=example["value"])
+            there = re.sub(r"{\w+}", lambda name: known[name[0]], path)
+            answer = documented.request(method, there, json=example["value"])
             assert answer.status_code == 200, (path, example["summary"], answer.text)
             fits(schema, told, answer)
             sent.add((path, answer.headers["content-type"].partition(";")[0]))
@@ -77,7 +80,10 @@ def test_every_body_has_examples_and_all_are_answered_as_documented(documented, 
         ("/api/generate", "text/event-stream"), ("/api/effect", "application/json"),
         ("/api/attribute", "application/json"), ("/api/harvests", "application/json"),
         ("/api/inspect/compare", "application/json"), ("/api/inspect/contrast", "application/json"),
-        ("/api/inspect/contexts", "application/json"),
+        ("/api/inspect/contexts", "application/json"), ("/api/lists", "application/json"),
+        ("/api/lists/{name}/edit", "application/json"), ("/api/lists/{name}/items", "application/json"),
+        ("/api/lists/{name}/items/{item}/edit", "application/json"),
+        ("/api/saes/{slug}/features/{index}/note", "application/json"),
     }  # fmt: skip
 
 
@@ -85,6 +91,8 @@ def test_every_twin_is_answered_as_documented(documented, schema):
     documented.post("/api/harvests", json={"sae": DEMO, "corpus": "pkg:brown", "tokens": 1000})
     run = documented.get("/harvests.json").json()["items"][0]["id"]
     kept = documented.post("/api/inspect", json={"text": "Paris", "keep": True}).json()["run"]
+    items = [{"kind": "feature", "sae": DEMO, "index": 3}, {"kind": "run", "run": kept}]
+    made = documented.post("/api/lists", json={"title": "A list", "items": items}).json()["name"]
     alive = documented.get(f"/saes/{DEMO}/features.json", params={"sort": "density", "order": "desc"}).json()["items"][
         0
     ]
@@ -99,6 +107,7 @@ def test_every_twin_is_answered_as_documented(documented, schema):
         there = there.replace("{score}", str(explanations[0]["scores"][0]["id"]))
         there = there.replace("{kind}", "top").replace("{rank}", "0")
         there = there.replace("{run}", str(run) if path.startswith("/harvests") else kept)
+        there = there.replace("{name}", made)
         query = example_query(told.get("parameters", []))
         query += [(one, f"{DEMO}/{alive['index']}") for one in "ab" if path == "/compare.json"]
         answer = documented.get(there, params=query)
@@ -140,6 +149,8 @@ def test_every_operation_has_a_summary_a_kind_and_its_refusals(schema):
         ("/api/inspect/contrast", {"here": ["Paris"], "there_run": ["nowhere"]}),
         ("/api/harvests", {"sae": "nowhere", "corpus": "pkg:brown"}),
         ("/api/harvests/999/stop", {}),
+        ("/api/lists", {"title": ""}),
+        ("/api/lists", {"title": "x", "items": [{"kind": "feature", "sae": DEMO, "index": 4096}]}),
     ],
 )
 def test_refusals_are_as_documented(documented, schema, path, body):

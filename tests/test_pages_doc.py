@@ -15,6 +15,7 @@ from app.web.explain_contexts import ScorePage
 from app.web.heads import HeadsPage
 from app.web.inspect_contexts import InspectPage
 from app.web.intervene_contexts import AttributePage, IntervenePage
+from app.web.list_contexts import ListPage, ListsPage, NotesPage, SharedPage
 from app.web.map_contexts import MapGroupPage, MapPage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
@@ -23,7 +24,7 @@ from app.web.run_contexts import HarvestsPage, RunPage
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
     HeadsPage, AlikePage, InspectPage, IntervenePage, AttributePage, HarvestsPage, RunPage, ScorePage, MapPage,
-    MapGroupPage,
+    MapGroupPage, ListsPage, ListPage, SharedPage, NotesPage,
 )  # fmt: skip
 
 

@@ -3,7 +3,8 @@
 from dataclasses import fields
 from typing import NamedTuple
 
-from sqlalchemy import Integer, and_, bindparam, func, select
+from sqlalchemy import Integer, and_, bindparam, cast, func, select
+from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import tables as t
@@ -52,3 +53,49 @@ async def get_company(connection: AsyncConnection, sae: SAERecord, indices: list
         for row in rows
     ]
     return {companion.latent.index: companion for companion in found}
+
+
+class Shown(NamedTuple):
+    """A latent of one of several SAEs, with its label's score and its strongest context."""
+
+    latent: LatentSummary
+    label_score: float | None
+    strongest: ExampleRecord | None
+
+
+_WANTED = (
+    func.unnest(bindparam("saes", type_=ARRAY(Integer)), bindparam("indices", type_=ARRAY(Integer)))
+    .table_valued("sae_id", "index")
+    .render_derived(name="wanted")
+)
+_e, _h = t.example.c, t.harvest.c
+_WIDTH = cast(_h.parameters["width"].astext, Integer)
+_SHOWN = (
+    select(
+        t.latent.c.sae_id, t.latent.c.label_score, *_SUMMARY, _e.sign, _e.interval, _e.rank.label("place"),
+        _e.sequence_id, _e.position, _e.start, _e.activation, _e.offsets, _e.shares,
+        t.sequence.c.token_ids[_e.start + 1 : _e.start + _WIDTH].label("token_ids"), t.sequence.c.document,
+    )
+    .select_from(_WANTED)
+    .join(t.latent, and_(t.latent.c.sae_id == _WANTED.c.sae_id, t.latent.c.index == _WANTED.c.index))
+    .join(t.harvest, _h.sae_id == t.latent.c.sae_id)
+    .outerjoin(
+        t.example,
+        and_(_e.sae_id == t.latent.c.sae_id, _e.latent == t.latent.c.index, _e.interval == t.TOP, _e.rank == 0),
+    )
+    .outerjoin(t.sequence, and_(t.sequence.c.corpus_id == _h.corpus_id, t.sequence.c.id == _e.sequence_id))
+    .order_by(func.abs(_e.activation).nulls_first())
+)  # fmt: skip
+
+
+async def get_shown(connection: AsyncConnection, latents: list[tuple[int, int]]) -> dict[tuple[int, int], Shown]:
+    """Latents of several SAEs, named by (SAE's id, index), each with its top context of either sign, in one query."""
+    if not latents:
+        return {}
+    asked = {"saes": [sae for sae, _ in latents], "indices": [index for _, index in latents]}
+    found = {}
+    for row in await connection.execute(_SHOWN, asked):
+        summary, stored = LatentSummary(*row[2 : 2 + len(_SUMMARY)]), row[2 + len(_SUMMARY) :]
+        strongest = None if row.sequence_id is None else example_record(stored)
+        found[row.sae_id, summary.index] = Shown(summary, row.label_score, strongest)
+    return found

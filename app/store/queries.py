@@ -5,11 +5,12 @@ Statements that every page asks are made once, with bound parameters: making the
 
 import math
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Row, Select, and_, bindparam, func, select, tuple_
+from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, literal_column, or_, select, tuple_
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -104,6 +105,7 @@ class LatentRecord:
     document_ids: list[int] | None
     document_fires: list[int] | None
     document_names: list[str | None] | None  # of document_ids, in their order
+    note: dict[str, Any] | None  # the newest row of the note on it, see app.store.notes
 
 
 @dataclass(frozen=True)
@@ -144,7 +146,16 @@ _NAMES = (
     .outerjoin(t.document, and_(t.document.c.corpus_id == bindparam("corpus"), t.document.c.id == _FIRED_IN.c.id))
     .scalar_subquery()
 )
-_LATENT = select(*[t.latent.c[field.name] for field in fields(LatentRecord)[:-1]], _NAMES).where(
+_n = t.note.alias("n")
+_NOTE = (
+    select(func.to_jsonb(literal_column("n")))
+    .select_from(_n)
+    .where(_n.c.weights == bindparam("weights"), _n.c.latent == bindparam("index"))
+    .order_by(_n.c.id.desc())
+    .limit(1)
+    .scalar_subquery()
+)
+_LATENT = select(*[t.latent.c[field.name] for field in fields(LatentRecord)[:-2]], _NAMES, _NOTE).where(
     _OF_LATENT, t.latent.c.index == bindparam("index")
 )
 _SUMMARIES = select(*[t.latent.c[field.name] for field in fields(LatentSummary)]).where(
@@ -224,7 +235,8 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
 
 
 async def get_latent(connection: AsyncConnection, sae: SAERecord, index: int) -> LatentRecord | None:
-    row = (await connection.execute(_LATENT, {"sae": sae.id, "corpus": sae.corpus_id, "index": index})).first()
+    asked = {"sae": sae.id, "corpus": sae.corpus_id, "weights": sae.sha256, "index": index}
+    row = (await connection.execute(_LATENT, asked)).first()
     return None if row is None else LatentRecord(*tuple(row))
 
 
@@ -268,6 +280,19 @@ async def find_revisions(
     named = tuple_(t.sae.c.slug, t.sae.c.revision).in_(revisions)
     found = [_sae(row, pinned=True) for row in await connection.execute(_saes().where(named))]
     return {(sae.slug, sae.revision): sae for sae in found}
+
+
+async def find_named(
+    connection: AsyncConnection, revisions: list[tuple[str, str]]
+) -> tuple[dict[tuple[str, str], SAERecord], dict[str, SAERecord]]:
+    """Those (slug, revision) that are here, and the newest revision of each slug, in one query."""
+    if not revisions:
+        return {}, {}
+    slugs = {slug for slug, _ in revisions}
+    newest = select(func.max(t.sae.c.id)).where(t.sae.c.slug.in_(slugs)).group_by(t.sae.c.slug)
+    wanted = _saes().where(or_(tuple_(t.sae.c.slug, t.sae.c.revision).in_(revisions), t.sae.c.id.in_(newest)))
+    found = [_sae(row, pinned=True) for row in await connection.execute(wanted.order_by(t.sae.c.id))]
+    return {(sae.slug, sae.revision): sae for sae in found}, {sae.slug: sae for sae in found}
 
 
 def example_columns() -> list[ColumnElement[Any]]:
@@ -314,7 +339,7 @@ async def get_example(
     return None if row is None else (example_record(row), row.whole)
 
 
-def example_record(row: Row[*tuple[Any, ...]]) -> ExampleRecord:
+def example_record(row: Sequence[Any]) -> ExampleRecord:
     sign, interval, rank, sequence, position, start, activation, offsets, shares, token_ids, document = row[:11]
     activations = [0.0] * len(token_ids)
     # Seven digits of the strongest: more than the stored half precision holds, and shorter to write.

@@ -314,3 +314,51 @@ inspection = Table(
     Column("revisions", ARRAY(Text), nullable=False),
     Column("data", LargeBinary, nullable=False),
 )
+
+# owner_id, here and in note, is for accounts; there are none yet.
+list_ = Table(
+    "list",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("slug", Text, nullable=False, unique=True),
+    Column("title", Text, nullable=False),
+    Column("description", Text, nullable=False, server_default=""),
+    Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("author", Text, nullable=False, server_default=""),
+    Column("owner_id", Integer),
+    Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("changed", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("list_by_change", "changed", "id"),
+    Index("list_by_tag", "tags", postgresql_using="gin"),
+)
+
+list_item = Table(
+    "list_item",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("list_id", ForeignKey("list.id", ondelete="CASCADE"), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("reference", Text, nullable=False),  # app.store.references tells how it is written
+    Column("label", Text, nullable=False, server_default=""),  # what it was called when it was added
+    Column("comment", Text, nullable=False, server_default=""),
+    Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
+    Column("added", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    UniqueConstraint("list_id", "position", deferrable=True),
+    UniqueConstraint("list_id", "reference"),
+)
+
+# Every version of every note; the newest of a latent is its note. A note belongs to the weights, whatever is harvested.
+note = Table(
+    "note",
+    metadata,
+    Column("id", BigInteger, primary_key=True),
+    Column("weights", Text, nullable=False),
+    Column("latent", Integer, nullable=False),
+    Column("slug", Text, nullable=False),
+    Column("revision", Text, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("author", Text, nullable=False, server_default=""),
+    Column("owner_id", Integer),
+    Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Index("note_by_latent", "weights", "latent", "id"),
+)

@@ -86,3 +86,21 @@ HARVEST = _named(
         {"sae": DEMO, "corpus": "pkg:brown", "tokens": 100_000},
     ),
 )
+LIST = _named(
+    features=(
+        "Two features, with what one is about",
+        {
+            "title": "Places", "description": "Features that fire on names of places.", "tags": ["geography"],
+            "items": [
+                {"kind": "feature", "sae": DEMO, "index": 830, "comment": "Cities more than countries."},
+                {"kind": "feature", "sae": DEMO, "index": 2934},
+            ],
+        },
+    ),
+)  # fmt: skip
+LIST_EDIT = _named(title=("Another title and other tags", {"title": "Places, reviewed", "tags": ["geography", "done"]}))
+ITEMS = _named(
+    feature=("One feature more", {"items": [{"kind": "feature", "sae": DEMO, "index": 12, "tags": ["check"]}]}),
+)
+ITEM_EDIT = _named(comment=("A comment, and up one place", {"comment": "Fires on Berlin, too.", "move": "up"}))
+NOTE = _named(note=("A note", {"text": "Fires on capitals.\n\nCompare /saes/" + DEMO + "/features/2934."}))

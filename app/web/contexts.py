@@ -1,5 +1,6 @@
 """What each page shows, typed. A page's ``.json`` twin is its context, dumped."""
 
+from datetime import datetime
 from typing import Literal
 
 from pydantic import BaseModel
@@ -252,6 +253,17 @@ class FeatureTest(BaseModel):
     share: float
 
 
+class Note(BaseModel):
+    """What people wrote on a feature, as plain text; ``revision`` is the harvest on whose page."""
+
+    id: int
+    text: str
+    author: str
+    made: datetime
+    sae: str
+    revision: str
+
+
 class FeaturePage(BaseModel):
     """/saes/{sae}/features/{i} and its twin."""
 
@@ -285,6 +297,7 @@ class FeaturePage(BaseModel):
     harvest: Harvest
     map: FeatureMap | None = None
     test: FeatureTest | None = None  # where ?text= was given
+    note: Note | None = None
 
 
 class HomePage(BaseModel):

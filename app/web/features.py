@@ -1,15 +1,19 @@
 """A feature's page and its twin."""
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
 from app.store import queries as q
 from app.store.explanations import get_explanations
 from app.store.glimpses import get_company
 from app.store.map_places import whereabouts
+from app.store.notes import NoteRecord
+from app.subject.tokens import Vocabulary
 from app.web import build
 from app.web import contexts as c
 from app.web.charts import activation_chart, profile_chart
@@ -19,28 +23,38 @@ from app.web.explain_build import explanation
 from app.web.found import find_latent
 from app.web.inspection import run_test
 from app.web.map_build import feature_map
+from app.web.notes import note_of
 from app.web.refusals import READING, refused
 from app.web.routes import html, json_of, state_of, whole
 from app.web.sharing import feature_preview
 
 router = APIRouter(tags=["features"], responses=refused(*READING))
+Vocabularies = Callable[[q.SAERecord], Awaitable[Vocabulary]]
+
+
+async def read_feature(
+    db: AsyncConnection, sae: q.SAERecord, latent: q.LatentRecord, vocabulary: Vocabularies
+) -> c.FeaturePage:
+    examples = await q.get_examples(db, sae, latent.index)
+    others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
+    told = [explanation(sae, latent, one) for one in await get_explanations(db, sae.id, latent.index)]
+    page = build.feature_page(sae, latent, examples, others, told, await vocabulary(sae))
+    page.note = note_of(NoteRecord.of(latent.note)) if latent.note else None
+    return page
 
 
 async def load_feature(request: Request, slug: str, index: int, text: str | None) -> c.FeaturePage:
     state = state_of(request)
     async with state.reads.connect() as db:
         sae, latent = await find_latent(request, db, slug, index)
-        examples = await q.get_examples(db, sae, index)
-        others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
-        explanations = await get_explanations(db, sae.id, index)
+        page = await read_feature(db, sae, latent, state.vocabulary)
         place = await whereabouts(db, sae.id, index)
-    told = [explanation(sae, latent, one) for one in explanations]
-    page = build.feature_page(sae, latent, examples, others, told, await state.vocabulary(sae))
-    shown: dict[str, Any] = {} if place is None else {"map": feature_map(sae, index, place)}
+    if place is not None:
+        page.map = feature_map(sae, index, place)
     if text is not None:
         peak = max(latent.maximum, -latent.minimum)
-        shown["test"] = await run_test(request, sae, index, peak, text)
-    return page.model_copy(update=shown)
+        page.test = await run_test(request, sae, index, peak, text)
+    return page
 
 
 @router.get("/saes/{slug}/features/{index}.json", response_model=c.FeaturePage)

@@ -257,6 +257,8 @@ async def post_inspect(request: Request) -> Response:
     shown = tidy(c.InspectState(**query.model_dump()))
     if "pin" in shown:
         shown["pin"] = [_pinned(saes, pin) for pin in query.pin]
+    if request.query_params.get("then") == "list":
+        return RedirectResponse(urls.add_to_list(run=name), status_code=303)
     return RedirectResponse(urls.inspect(name, **shown), status_code=303)
 
 

@@ -14,6 +14,7 @@ from app.web.examples import Look, rows
 from app.web.explain_contexts import EarlierText, Explanation, ExplanationScore, MethodScores, SAEScores
 from app.web.features import panels
 from app.web.inspect_contexts import PromptToken
+from app.web.list_contexts import Listed, ListedFeature, ListedRegion, ListedRun, ListPage
 from app.web.routes import html
 from app.web.run_contexts import SAID, RunResult, RunView
 
@@ -266,6 +267,51 @@ def two_prompts() -> tuple[d.TwoPromptsResult, list[d.DifferentLatent]]:
     return made, latents
 
 
+def note(text: str) -> c.Note:
+    return c.Note(id=1, text=text, author="A reader", made=EPOCH, sae="an-sae", revision="fedcba9876")
+
+
+def listed() -> ListPage:
+    """A list of every kind of item, here and gone."""
+    shown = ListedFeature(
+        sae="an-sae", revision="0123456789", index=7, label="signed, sign", label_source="top-tokens", label_score=0.71,
+        density=0.00337, max=9.0, min=0.0, example=glimpse(1.0),
+    )  # fmt: skip
+    run = ListedRun(
+        run="abc",
+        subject="a-subject",
+        text="The treaty\nwas signed",
+        length=500,
+        saes=["an-sae@0123456789"],
+        made=EPOCH,
+    )
+    region = ListedRegion(
+        sae="an-sae", revision="0123456789", map="m1", level=0, region=3, method="umap", on="decoder", name="treaties",
+        terms=["treaty", "signed"], size=120,
+    )  # fmt: skip
+    common: dict[str, Any] = {
+        "added": EPOCH,
+        "gone": None,
+        "newer": None,
+        "newer_says": None,
+        "tags": [],
+        "comment": "",
+    }
+    gone = {"gone": "an-sae@fedcba9876 is not here.", "newer": "#", "newer_says": "it may be another feature"}
+    items = [
+        Listed(id=1, kind="feature", reference="an-sae@0123456789/7", label="signed, sign", url="#1", feature=shown,
+               **common | {"comment": "What it is about.\n\nAnd more.", "tags": ["law", "verbs"]}),
+        Listed(id=2, kind="run", reference="run/abc", label="The treaty", url="#2", run=run, **common),
+        Listed(id=3, kind="region", reference="an-sae@0123456789/map/m1/0/3", label="treaties", url="#3", region=region,
+               **common),
+        Listed(id=4, kind="feature", reference="an-sae@fedcba9876/8", label="what it was", url=None, **common | gone),
+    ]  # fmt: skip
+    return ListPage(
+        name="a-list", title="A list", description="", tags=["law"], author="", made=EPOCH, changed=EPOCH, count=4,
+        url="#", items=items, next=None, cursor=None, share=None,
+    )  # fmt: skip
+
+
 def apart(page: c.FeaturePage, prefix: str, look: Look) -> dict[str, Any]:
     """What the template shows of a feature, its sections' ids told apart from those of others on this page."""
     shown = panels(page, look)
@@ -301,6 +347,8 @@ async def patterns(request: Request) -> Response:
         runs=runs(),
         explained=feature(explanations=[explanation(), by_a_person()]),
         scores=scores(),
+        listed=listed(),
+        noted=feature(note=note("One paragraph, and /saes/an-sae/features/9.\n\nAnother <b>one</b>.")),
         error=c.ErrorPage(
             status=404,
             title="Not found",

@@ -20,6 +20,7 @@ TAGS = [
     {"name": "explanations", "description": "What features fire on in words, and what its scores were made on."},
     {"name": "live", "description": "The subject run on a text: inspect, intervene, attribute."},
     {"name": "features", "description": "SAEs and their features, as they were harvested."},
+    {"name": "lists", "description": "Lists of features, kept prompt runs and regions of maps."},
     {"name": "harvests", "description": "Harvests: start, watch, stop."},
     {"name": "site", "description": "What is here, and whether it is up."},
 ]

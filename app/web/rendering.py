@@ -15,6 +15,7 @@ from app.web.aligned import aligned_heat, around, bos_marked, by_size, texts
 from app.web.formats import duration, exact, measured, percent, sig, thousands
 from app.web.heat import floats, heat, heat_row, visible
 from app.web.presets import PRESETS, preset_url
+from app.web.prose import prose
 from app.web.sharing import absolute, frame
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,7 +54,7 @@ def environment() -> Environment:
         bos_marked=bos_marked,
     )
     env.tests.update(in_pinned=lambda address: "@" in address)
-    env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration, exact=exact)
+    env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration, exact=exact, prose=prose)
     return env
 
 

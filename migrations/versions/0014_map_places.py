@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0014"
-down_revision = "0012"
+down_revision = "0013"
 
 STATEMENTS = (
     "CREATE INDEX map_point_by_place ON map_point USING gist (point(x, y))",

@@ -1,4 +1,4 @@
-// j and k go to the next and previous feature, r to a random one, / to the jump box, ? lists the keys.
+// j and k go to the next and previous feature, r to a random one, b to adding to a list, / to the jump box, ? lists the keys.
 const help = document.getElementById("help");
 const opener = document.getElementById("help-open");
 opener.hidden = false;
@@ -25,5 +25,5 @@ document.addEventListener("keydown", (event) => {
     }
     return;
   }
-  if (["j", "k", "r"].includes(event.key)) document.querySelector(`[data-key="${event.key}"]`)?.click();
+  if (["j", "k", "r", "b"].includes(event.key)) document.querySelector(`[data-key="${event.key}"]`)?.click();
 });
