@@ -105,7 +105,7 @@ def test_every_twin_is_answered_as_documented(documented, schema):
         explanations = documented.get(f"/saes/{DEMO}/features/{alive['index']}.json").json()["explanations"]
         there = there.replace("{index}", str(alive["index"]))
         there = there.replace("{score}", str(explanations[0]["scores"][0]["id"]))
-        there = there.replace("{kind}", "top").replace("{rank}", "0")
+        there = there.replace("{kind}", "top").replace("{rank}", "0").replace("{number}", "0")
         there = there.replace("{run}", str(run) if path.startswith("/harvests") else kept)
         there = there.replace("{name}", made)
         query = example_query(told.get("parameters", []))
