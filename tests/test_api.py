@@ -92,7 +92,7 @@ def test_every_twin_is_answered_as_documented(documented, schema):
         version = documented.get(f"/saes/{DEMO}/maps.json").json()["items"][0]["version"]
         there = path.replace("{slug}", DEMO).replace("{version}", version)
         there = there.replace("{index}", str(alive["index"]))
-        there = there.replace("{kind}", "top").replace("{rank}", "0")
+        there = there.replace("{kind}", "top").replace("{rank}", "0").replace("{number}", "0")
         there = there.replace("{run}", str(run) if path.startswith("/harvests") else kept)
         query = example_query(told.get("parameters", []))
         query += [(one, f"{DEMO}/{alive['index']}") for one in "ab" if path == "/compare.json"]
