@@ -435,7 +435,7 @@ def test_simulation_correlates_what_is_predicted_for_each_token(explain, databas
 
 def test_the_subject_scores_by_itself_and_costs_nothing(explain, database, good, monkeypatch):
     # A subject of random weights hardly minds being steered.
-    for name, value in (("KL", 1e-5), ("SCORING", 4), ("CONTINUED", 5), ("HALVINGS", 6)):
+    for name, value in (("KL", 1e-5), ("SCORING", 4), ("CONTINUED", 5), ("HALVINGS", 3)):
         monkeypatch.setattr(local_scorers, name, value)
     endpoint = Endpoint()
     done = explain(endpoint, 2, scorers=("surprisal", "intervention"))

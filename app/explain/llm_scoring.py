@@ -1,7 +1,8 @@
 """The scores of one explanation by every scorer asked for, each beside its control."""
 
+import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from app.explain import prompts
@@ -33,6 +34,7 @@ class Scoring:
     """``local``: the subject with its SAE, where a scorer needs it."""
 
     local: "LocalSubject | None" = None
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 async def score(
@@ -54,7 +56,9 @@ async def score(
             return await _judge(judge, subject, windows, one, text, control, client, seed)
         if scorer == "simulation":
             return await _simulate(subject, windows, one, text, control, client, seed)
-        return _locally(scorer, scoring, windows, one, text, control, seed, subject)
+        # Beside the event loop, on which answers to others arrive; one at a time, for the subject is one.
+        async with scoring.turn:
+            return await asyncio.to_thread(_locally, scorer, scoring, windows, one, text, control, seed)
 
     return of_set(subject, plan, one, windows), list(await all_of([by(scorer) for scorer in plan.scorers]))
 
@@ -125,7 +129,6 @@ def _locally(
     text: str,
     control: str | None,
     seed: tuple[int, ...],
-    subject: "Subject",
 ) -> ScoreRow:
     local = scoring.local
     assert local is not None  # app.explain.llm_job loads it where a scorer needs it

@@ -24,7 +24,7 @@ TOGETHER = 32  # texts in one forward
 KL = 0.5  # nats a position, at which steering is compared
 CHOOSING, SCORING = 4, 8  # prompts: to find the amount, to score
 PROMPT, CONTINUED = 16, 24  # tokens
-HALVINGS = 12
+DOUBLINGS, HALVINGS = 10, 5
 _WITH = "These texts have something in common: {}.\n\nText: "
 _WITHOUT = "These texts have something in common.\n\nText: "
 _ABOUT = "\n\nWhat stands out in the text above, in a few words: "
@@ -108,7 +108,7 @@ class LocalSubject:
             return sum(found) / len(found)
 
         low, high = 0.0, max(float(self.sampler.maxima[latent, int(sign < 0)]), 1e-3)
-        for _ in range(HALVINGS):
+        for _ in range(DOUBLINGS):
             if kl(high) >= KL:
                 break
             low, high = high, 2 * high
