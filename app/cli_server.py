@@ -35,6 +35,8 @@ def run_app(
     """Serve until told to stop; ``ready`` is called once it can be reached. ``options`` are uvicorn's."""
     import uvicorn
 
+    from app.logs import log_config
+
     # The server raises the signal again when it has ended; this way the embedded database is stopped as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
 
@@ -52,4 +54,7 @@ def run_app(
                 typer.echo("\nStopping ...", err=True)
             super().handle_exit(sig, frame)
 
-    Server(uvicorn.Config(app, host=settings.host, port=settings.port, log_level=settings.log_level, **options)).run()
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_config=log_config(settings), access_log=False, **options
+    )
+    Server(config).run()

@@ -242,6 +242,11 @@ class TokenWrong(SaescopeError):
     status = 401
 
 
+class MetricsClosed(SaescopeError):
+    code = "metrics_closed"
+    status = 401
+
+
 class PathRefused(SaescopeError):
     code = "path_refused"
     status = 403

@@ -44,6 +44,7 @@ from app.web.inspection import router as inspection
 from app.web.intervention import router as intervention
 from app.web.limits import Limits
 from app.web.maps import router as maps
+from app.web.operations import router as operations
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
 from app.web.reference import ABOUT, TAGS, summarise
@@ -52,6 +53,7 @@ from app.web.routes import fallback, router
 from app.web.runs import router as runs
 from app.web.state import State, target
 from app.web.static_files import CompressedStaticFiles
+from app.web.traffic import Counted, Traffic
 
 # Parquet holds compressed columns; a map's tiles shrink little.
 _AS_IT_IS = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.apache.parquet", "application/octet-stream")
@@ -59,6 +61,8 @@ _AS_IT_IS = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.apache.parquet", 
 
 def create_app(settings: Settings) -> FastAPI:
     """The site over ``settings``: its database is opened (and migrated) when the server starts."""
+
+    traffic = Traffic()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -69,7 +73,7 @@ def create_app(settings: Settings) -> FastAPI:
         engine = _engine(settings)
         database = async_engine(url)
         harvests = Harvests(settings, url, database)
-        state = State(settings, database, engine, harvests, _hardware(settings), Limits.of(settings))
+        state = State(settings, database, engine, harvests, _hardware(settings), Limits.of(settings), traffic)
         app.state.saescope = state
         app.state.warming = warming = asyncio.create_task(_warm(state))
         if settings.worker:
@@ -91,6 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Guard, settings=settings, refuse=_refuse)
     app.add_middleware(Headers)
     app.add_middleware(Compressed, minimum_size=1000, exclude_content_types=_AS_IT_IS)
+    app.add_middleware(Counted, traffic=traffic)
     app.add_middleware(Heads)
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(believed(settings)))
@@ -104,6 +109,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", CompressedStaticFiles(directory=ROOT / "static"), name="static")
     for routes in (
         router,
+        operations,
         browse,
         exports,
         compare,
@@ -181,7 +187,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if "retry_after" in shown.detail:
         headers["Retry-After"] = str(shown.detail["retry_after"])
     path = request.url.path
-    if path.endswith(".json") or path.startswith("/api/"):
+    if path.endswith(".json") or path.startswith("/api/") or path in ("/readyz", "/metrics"):
         return JSONResponse(shown.as_json(), status_code=shown.status, headers=headers)
     titles = {404: "Not found", 413: "Too long", 429: "Too much at once", 503: "Not available"}
     found = re.match(r"/saes/([^/]+)/.", path)
@@ -191,6 +197,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         title=titles.get(shown.status, "That did not work" if shown.status >= 500 else "Not understood"),
         code=shown.code,
         message=shown.message,
+        request=request.state.request_id if shown.status >= 500 else None,
         back=urls.sae(found[1]) if found and known_sae else None,
     )
     if not request.headers.get("hx-request"):
@@ -210,6 +217,7 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     """What nobody foresaw: logged with its traceback by the server, one sentence for the reader."""
     response = await _refuse(request, SaescopeError("Something went wrong here; the server's log says what."))
     secure(response.headers)  # this handler runs outside the middleware
+    response.headers["x-request-id"] = request.state.request_id
     return response
 
 

@@ -19,6 +19,8 @@ from app.infer import wire
 from app.live.cache import Cache
 from app.live.jobs import Job
 from app.live.prompt import PromptRun, Target
+from app.live.stats import EngineStats
+from app.logs import request_id
 from app.settings import Settings
 
 AWAY_S = 3.0  # for which a service that could not be reached comes last
@@ -81,12 +83,22 @@ class Services:
     def pending(self) -> int:
         return sum(service.asked for service in self._services)
 
+    def stats(self) -> EngineStats:
+        """As app.live.inference has it."""
+        now, cache = time.monotonic(), self._cache
+        away = sum(service.away_until > now for service in self._services)
+        there = away < len(self._services)
+        return EngineStats(
+            there, self.pending, cache.hits, cache.misses, cache.nbytes, services=len(self._services), away=away
+        )
+
     async def read(
         self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
     ) -> PromptRun:
         """As app.live.inference has it."""
         key = (targets[0].model, text, chat)
         known, missing, ask = self._cache.lacks(key, targets, predict)
+        self._cache.count(hit=known is not None)
         if known is not None:
             return known
         body = wire.written(wire.ReadAsk(self._places(missing), text, chat, ask))
@@ -103,7 +115,10 @@ class Services:
         self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
     ) -> PromptRun | None:
         """As app.live.inference has it."""
-        return self._cache.lacks((targets[0].model, text, chat), targets, predict)[0]
+        found = self._cache.lacks((targets[0].model, text, chat), targets, predict)[0]
+        if found is not None:
+            self._cache.count(hit=True)
+        return found
 
     def expecting(self) -> AbstractContextManager[None]:
         """The services wait as they see fit."""
@@ -190,7 +205,7 @@ class Services:
         Raises:
             _Gone: there is none. SaescopeError: the service refuses.
         """
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", "x-request-id": request_id.get()}
         request = self._http.build_request("POST", service.url + path, content=body, headers=headers)
         try:
             answer = await self._patiently(service, self._http.send(request, stream=True))

@@ -21,6 +21,7 @@ from app.subject.vocabulary import vocabulary_beside, vocabulary_here
 from app.web.limits import Limits
 from app.web.matches import Matches
 from app.web.scores import Scores
+from app.web.traffic import Traffic
 
 
 @dataclass
@@ -31,6 +32,8 @@ class State:
     harvests: Harvests
     hardware: str
     limits: Limits
+    traffic: Traffic
+    stopping: bool = False  # told to stop: what is under way goes on for a while
     scores: Scores = field(default_factory=Scores)
     matches: Matches = field(default_factory=Matches)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # each holds a connection
