@@ -188,7 +188,8 @@ def run_server(settings: Settings) -> None:
     engine.dispose()
     site = create_app(settings)
     run_app(
-        site, settings, "saescope", ready=lambda: site.state.warming.add_done_callback(lambda _: settle()),
+        site, settings, "saescope", stop=lambda: site.state.saescope.stop(),
+        ready=lambda: site.state.warming.add_done_callback(lambda _: settle()),
         proxy_headers=False,  # the app takes the word of the proxies that are set alone
     )  # fmt: skip
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator, Seq
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import httpx2
@@ -46,6 +46,13 @@ class _Service:
             self.asked -= 1
 
 
+class _Closing(EngineStopped):
+    """It is we who stop."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is being stopped; try again in a moment.")
+
+
 class _Gone(Exception):
     """A service that cannot be reached, breaks off, or answers what no inference service does."""
 
@@ -67,6 +74,7 @@ class Services:
         self._services = [_Service(url) for url in urls]
         self._home = home
         self._cache = Cache(cache_bytes)
+        self._closed: asyncio.Future[None] | None = None
         self._http = httpx2.AsyncClient(
             headers={b"authorization": f"Bearer {token}".encode()} if token else {},
             # How long it may take is for ``_patiently`` to say. The server keeps idle connections for longer than we.
@@ -156,7 +164,15 @@ class Services:
         await asyncio.gather(*map(one, self._services))
 
     async def close(self) -> None:
+        if not self._closing.done():
+            self._closing.set_result(None)
         await self._http.aclose()
+
+    @property
+    def _closing(self) -> "asyncio.Future[None]":
+        if self._closed is None:
+            self._closed = asyncio.get_running_loop().create_future()
+        return self._closed
 
     def _places(self, targets: Sequence[Target]) -> list[wire.Place]:
         return [wire.place(target, self._home) for target in targets]
@@ -164,8 +180,10 @@ class Services:
     def _choose(self, refusals: dict[_Service, SaescopeError]) -> _Service:
         """
         Raises:
-            EngineBusy: those that are there are full. EngineUnavailable: none is there.
+            EngineBusy: those that are there are full. EngineUnavailable: none is there. EngineStopped: we stop.
         """
+        if self._closing.done():
+            raise _Closing
         left = [service for service in self._services if service not in refusals]
         if left:
             now = time.monotonic()
@@ -225,15 +243,18 @@ class Services:
         """What ``work`` gives, however long it takes, as long as the service answers at all.
 
         Raises:
-            _Gone: it does not.
+            _Gone: it does not. EngineStopped: we stop.
         """
-        task = asyncio.ensure_future(work)
+        task: asyncio.Future[T] = asyncio.ensure_future(work)
+        either: set[asyncio.Future[Any]] = {task, self._closing}
         try:
-            while not (await asyncio.wait({task}, timeout=PATIENCE_S))[0]:
+            while not (await asyncio.wait(either, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED))[0]:
                 try:
                     await self._http.get(service.url + "/healthz", timeout=PATIENCE_S)
                 except httpx2.TransportError:
                     raise _Gone("it has stopped answering") from None
+            if not task.done():
+                raise _Closing
             return await task
         finally:
             task.cancel()
@@ -252,7 +273,7 @@ def _with(run: PromptRun, revisions: Collection[str]) -> PromptRun:
 
 def _noted(service: _Service, error: Exception) -> SaescopeError:
     """What its reader is told if no other service answers. Addresses are for the log alone."""
-    if isinstance(error, EngineBusy):
+    if isinstance(error, EngineBusy | _Closing):
         return error
     now = time.monotonic()
     if service.away_until < now:

@@ -45,6 +45,14 @@ class State:
         """For what needs no snapshot: a statement is all that goes over the wire, without BEGIN and ROLLBACK."""
         return self.database.execution_options(isolation_level="AUTOCOMMIT")
 
+    async def stop(self) -> None:
+        """The server was told to stop: its harvest is interrupted at once, prompts may go on for a while; whoever waits
+        for the model then is told so, streams by a last event."""
+        self.stopping = True
+        self.harvests.interrupt()
+        await asyncio.sleep(self.settings.drain_seconds)
+        await self.engine.close()
+
     async def vocabulary(self, sae: SAERecord) -> Vocabulary:
         if sae.subject_path not in self._vocabularies:
             home, path = self.settings.home, self.settings.home / sae.subject_path
