@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli_backup import backup, restore
 from app.cli_doctor import assets, doctor
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
@@ -39,6 +40,8 @@ app.command()(harvest)
 app.command()(infer)
 app.command()(doctor)
 app.command()(assets)
+app.command()(backup)
+app.command()(restore)
 app.command("map")(make_map)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]

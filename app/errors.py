@@ -257,6 +257,16 @@ class CrossSite(SaescopeError):
     status = 403
 
 
+class BackupInvalid(SaescopeError):
+    code = "backup_invalid"
+    status = 422
+
+
+class BackupFailed(SaescopeError):
+    code = "backup_failed"
+    status = 500
+
+
 class UnknownHost(SaescopeError):
     code = "host_unknown"
     status = 421

