@@ -33,7 +33,7 @@ def tool(name: str, major: int) -> Path:
 
 def connection(url: URL) -> tuple[str, dict[str, str]]:
     """The argument and the environment that lead a program to the database; the password is in the latter alone."""
-    plain = url.set(drivername="postgresql", password=None).render_as_string(hide_password=False)
+    plain = URL.create("postgresql", url.username, None, url.host, url.port, url.database, url.query).render_as_string()
     secret = {} if url.password is None else {"PGPASSWORD": str(url.password)}
     return f"--dbname={plain}", {**os.environ, **secret}
 
