@@ -44,6 +44,8 @@ app.command()(backup)
 app.command()(restore)
 app.command("map")(make_map)
 
+KEEP_S = 75  # that a connection is kept without a request: longer than proxies do, so that it is they who close
+
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
 Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]
 
@@ -194,6 +196,7 @@ def run_server(settings: Settings) -> None:
         site, settings, "saescope", stop=lambda: site.state.saescope.stop(),
         ready=lambda: site.state.warming.add_done_callback(lambda _: settle()),
         proxy_headers=False,  # the app takes the word of the proxies that are set alone
+        timeout_keep_alive=KEEP_S,
     )  # fmt: skip
 
 

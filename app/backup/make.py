@@ -96,7 +96,7 @@ def _add(archive: tarfile.TarFile, name: str, file: Path) -> Entry:
         member.uid = member.gid = 0
         member.uname = member.gname = ""
         hashed = _Hashed(stream)
-        archive.addfile(member, hashed)  # type: ignore[arg-type]
+        archive.addfile(member, hashed)
     return Entry(name=name, size=member.size, sha256=hashed.digest.hexdigest())
 
 

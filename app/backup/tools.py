@@ -18,10 +18,10 @@ def tool(name: str, major: int) -> Path:
     Raises:
         BackupFailed: there is none.
     """
-    found = {}
+    found: dict[int, Path] = {}
     for path in (shutil.which(name), programs() / name):
-        if path is not None and Path(path).is_file():
-            found.setdefault(_major(Path(path)), Path(path))
+        if path is not None and (program := Path(path)).is_file():
+            found.setdefault(_major(program), program)
     fitting = sorted(version for version in found if version >= major)
     if not fitting:
         raise BackupFailed(
