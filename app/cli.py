@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli_backup import backup, restore
+from app.cli_doctor import assets, doctor
 from app.cli_explain import explain
 from app.cli_explanations import explanations
 from app.cli_export import export
@@ -40,9 +42,15 @@ app.command()(harvests)
 app.command()(harvest)
 app.command()(infer)
 app.command()(export)
+app.command()(doctor)
+app.command()(assets)
+app.command()(backup)
+app.command()(restore)
 app.command("map")(make_map)
 app.command()(explain)
 app.command()(explanations)
+
+KEEP_S = 75  # that a connection is kept without a request: longer than proxies do, so that it is they who close
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
 Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]
@@ -196,8 +204,10 @@ def run_server(settings: Settings) -> None:
     engine.dispose()
     site = create_app(settings)
     run_app(
-        site, settings, "saescope", ready=lambda: site.state.warming.add_done_callback(lambda _: settle()),
+        site, settings, "saescope", stop=lambda: site.state.saescope.stop(),
+        ready=lambda: site.state.warming.add_done_callback(lambda _: settle()),
         proxy_headers=False,  # the app takes the word of the proxies that are set alone
+        timeout_keep_alive=KEEP_S,
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """``saescope infer``: the engine as a service of its own."""
 
+import asyncio
 from pathlib import Path
 from typing import Annotated
 
@@ -8,8 +9,6 @@ import typer
 from app.cli_server import check_port, run_app
 from app.errors import BadRequest, InvalidSetting
 from app.settings import Settings, load_settings
-
-DRAIN_S = 30  # for what is under way when the service is stopped
 
 
 def infer(
@@ -36,8 +35,13 @@ def infer(
     from app.infer.local import local_engine
     from app.infer.service import service
 
-    app = service(local_engine(settings), settings)
-    run_app(app, settings, "saescope infer", timeout_graceful_shutdown=DRAIN_S, timeout_keep_alive=30)
+    engine = local_engine(settings)
+
+    async def stop() -> None:
+        await asyncio.sleep(settings.drain_seconds)
+        await engine.close()
+
+    run_app(service(engine, settings), settings, "saescope infer", stop=stop, timeout_keep_alive=30)
 
 
 def check_secret(settings: Settings) -> None:

@@ -1,9 +1,11 @@
 """What commands that serve have in common."""
 
+import asyncio
+import math
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -29,11 +31,26 @@ def check_port(settings: Settings) -> None:
             ) from None
 
 
+CUT_S = 5  # between the end of the draining and that of connections that are open still
+
+
 def run_app(
-    app: Any, settings: Settings, name: str, *, ready: Callable[[], object] = lambda: None, **options: Any
+    app: Any,
+    settings: Settings,
+    name: str,
+    *,
+    stop: Callable[[], Coroutine[Any, Any, None]],
+    ready: Callable[[], object] = lambda: None,
+    **options: Any,
 ) -> None:
-    """Serve until told to stop; ``ready`` is called once it can be reached. ``options`` are uvicorn's."""
+    """Serve until told to stop; ``ready`` is called once it can be reached. ``options`` are uvicorn's.
+
+    Then no connection is taken any more, and what is under way goes on. ``stop`` runs meanwhile, and has
+    SAESCOPE_DRAIN_SECONDS and a little more to see to it that it ends.
+    """
     import uvicorn
+
+    from app.logs import log_config
 
     # The server raises the signal again when it has ended; this way the embedded database is stopped as well.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
@@ -47,9 +64,21 @@ def run_app(
                 ready()
                 typer.echo(f"{name} is at http://{settings.host}:{settings.port}  (Ctrl-C stops it)", err=True)
 
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            stopping = asyncio.create_task(stop())
+            try:
+                await super().shutdown(sockets)
+            finally:
+                stopping.cancel()
+                await asyncio.gather(stopping, return_exceptions=True)
+
         def handle_exit(self, sig: int, frame: "FrameType | None") -> None:
             if not self.should_exit:
                 typer.echo("\nStopping ...", err=True)
             super().handle_exit(sig, frame)
 
-    Server(uvicorn.Config(app, host=settings.host, port=settings.port, log_level=settings.log_level, **options)).run()
+    config = uvicorn.Config(
+        app, host=settings.host, port=settings.port, log_config=log_config(settings), access_log=False,
+        timeout_graceful_shutdown=math.ceil(settings.drain_seconds + CUT_S), **options,
+    )  # fmt: skip
+    Server(config).run()

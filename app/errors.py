@@ -282,6 +282,11 @@ class TokenWrong(SaescopeError):
     status = 401
 
 
+class MetricsClosed(SaescopeError):
+    code = "metrics_closed"
+    status = 401
+
+
 class PathRefused(SaescopeError):
     code = "path_refused"
     status = 403
@@ -290,6 +295,16 @@ class PathRefused(SaescopeError):
 class CrossSite(SaescopeError):
     code = "cross_site"
     status = 403
+
+
+class BackupInvalid(SaescopeError):
+    code = "backup_invalid"
+    status = 422
+
+
+class BackupFailed(SaescopeError):
+    code = "backup_failed"
+    status = 500
 
 
 class UnknownHost(SaescopeError):

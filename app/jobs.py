@@ -107,6 +107,10 @@ class Harvests:
         await self._queue.open_async()
         self._work = [asyncio.create_task(self._serve()), asyncio.create_task(self._sweep())]
 
+    def interrupt(self) -> None:
+        """Interrupt the harvest that runs here, and begin no other; ``close`` waits for its end."""
+        self._closing.set()
+
     async def close(self) -> None:
         """Stop working. A harvest that runs here is interrupted, which leaves a checkpoint, and queued again."""
         if not self._work:

@@ -2,10 +2,13 @@
 
 import asyncio
 import contextlib
+import logging
 import os
 import platform
 import re
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -23,6 +26,7 @@ from app.jobs import Harvests
 from app.live.inference import Inference
 from app.settings import Settings
 from app.store import queries
+from app.store.embedded import revive
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
 from app.web.alike import router as alike
@@ -51,6 +55,7 @@ from app.web.lists import router as lists
 from app.web.map_page import router as map_page
 from app.web.maps import router as maps
 from app.web.notes import router as notes
+from app.web.operations import router as operations
 from app.web.patterns import router as patterns
 from app.web.previews import router as previews
 from app.web.reference import ABOUT, TAGS, summarise
@@ -59,13 +64,18 @@ from app.web.routes import fallback, router
 from app.web.runs import router as runs
 from app.web.state import State, target
 from app.web.static_files import CompressedStaticFiles
+from app.web.traffic import Counted, Traffic
 
+MIND_S = 1.0
+_log = logging.getLogger(__name__)
 # Parquet holds compressed columns; a map's tiles shrink little.
 _AS_IT_IS = (*DEFAULT_EXCLUDED_CONTENT_TYPES, "application/vnd.apache.parquet", "application/octet-stream")
 
 
 def create_app(settings: Settings) -> FastAPI:
     """The site over ``settings``: its database is opened (and migrated) when the server starts."""
+
+    traffic = Traffic()
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -76,16 +86,19 @@ def create_app(settings: Settings) -> FastAPI:
         engine = _engine(settings)
         database = async_engine(url)
         harvests = Harvests(settings, url, database)
-        state = State(settings, database, engine, harvests, _hardware(settings), Limits.of(settings))
+        state = State(settings, database, engine, harvests, _hardware(settings), Limits.of(settings), traffic)
         app.state.saescope = state
         app.state.warming = warming = asyncio.create_task(_warm(state))
+        minding = None if settings.database_url else asyncio.create_task(_mind(settings.home))
         if settings.worker:
             await harvests.open()
         try:
             yield
         finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)  # it may hold a connection
+            tasks = [task for task in (warming, minding) if task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)  # the first may hold a connection
             await harvests.close()
             await engine.close()
             await database.dispose()
@@ -98,6 +111,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.add_middleware(Guard, settings=settings, refuse=_refuse)
     app.add_middleware(Headers)
     app.add_middleware(Compressed, minimum_size=1000, exclude_content_types=_AS_IT_IS)
+    app.add_middleware(Counted, traffic=traffic)
     app.add_middleware(Heads)
     if settings.proxies:
         app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(believed(settings)))
@@ -111,6 +125,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", CompressedStaticFiles(directory=ROOT / "static"), name="static")
     for routes in (
         router,
+        operations,
         browse,
         exports,
         compare,
@@ -148,6 +163,17 @@ async def _warm(state: State) -> None:
         if saes:
             await state.vocabulary(saes[0])
             await state.engine.warm(target(saes[0], state.settings.home))
+
+
+async def _mind(home: Path) -> None:
+    """Start the embedded database again when it was killed, by a machine without memory, say."""
+    while True:
+        await asyncio.sleep(MIND_S)
+        try:
+            if await asyncio.to_thread(revive, home):
+                _log.warning("The embedded database had ended; it was started again.")
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            _log.warning("The embedded database has ended and does not start again yet: %s", type(error).__name__)
 
 
 class Heads:
@@ -195,7 +221,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
     if "retry_after" in shown.detail:
         headers["Retry-After"] = str(shown.detail["retry_after"])
     path = request.url.path
-    if path.endswith(".json") or path.startswith("/api/"):
+    if path.endswith(".json") or path.startswith("/api/") or path in ("/readyz", "/metrics"):
         return JSONResponse(shown.as_json(), status_code=shown.status, headers=headers)
     titles = {404: "Not found", 413: "Too long", 429: "Too much at once", 503: "Not available"}
     found = re.match(r"/saes/([^/]+)/.", path)
@@ -205,6 +231,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         title=titles.get(shown.status, "That did not work" if shown.status >= 500 else "Not understood"),
         code=shown.code,
         message=shown.message,
+        request=request.state.request_id if shown.status >= 500 else None,
         back=urls.sae(found[1]) if found and known_sae else None,
     )
     if not request.headers.get("hx-request"):
@@ -224,6 +251,7 @@ async def _unexpected(request: Request, error: Exception) -> Response:
     """What nobody foresaw: logged with its traceback by the server, one sentence for the reader."""
     response = await _refuse(request, SaescopeError("Something went wrong here; the server's log says what."))
     secure(response.headers)  # this handler runs outside the middleware
+    response.headers["x-request-id"] = request.state.request_id
     return response
 
 

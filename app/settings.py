@@ -92,6 +92,13 @@ class Settings(BaseSettings):
     checkpoint_seconds: float = Field(
         default=20.0, ge=0, description="How often a harvest writes a checkpoint; 0 is after every batch"
     )
+    metrics_token: str | None = Field(
+        default=None, repr=False, description="The secret with which other machines may ask for /metrics"
+    )
+    drain_seconds: float = Field(
+        default=30.0, ge=0, description="How long a server that is stopped lets requests go on that are under way"
+    )
+    log: Literal["text", "json"] = Field(default="text", description="Whether log lines are text or JSON objects")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="warning", description="How much the web server logs"
     )

@@ -48,16 +48,20 @@ class AsyncWire:
         self._reader, self._writer = await asyncio.open_connection(self._place.hostname, self._place.port)
         return self
 
+    async def get(self, path: str) -> Answer:
+        return await self._ask("GET", path, "", b"")
+
     async def post(self, path: str, body: Any) -> Answer:
         data = json.dumps(body).encode()
-        head = (
-            f"POST {path} HTTP/1.1\r\nhost: {self._place.netloc}\r\naccept-encoding: gzip\r\n"
-            f"content-type: application/json\r\ncontent-length: {len(data)}\r\n\r\n"
-        )
+        return await self._ask("POST", path, f"content-type: application/json\r\ncontent-length: {len(data)}\r\n", data)
+
+    async def _ask(self, method: str, path: str, more: str, data: bytes) -> Answer:
+        head = f"{method} {path} HTTP/1.1\r\nhost: {self._place.netloc}\r\naccept-encoding: gzip\r\n{more}\r\n"
         self._writer.write(head.encode() + data)
         first, *lines = (await self._reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines) if name}
-        return Answer(int(first.split()[1]), headers, await self._reader.readexactly(int(headers["content-length"])))
+        body = await self._reader.readexactly(int(headers.get("content-length", "0")))
+        return Answer(int(first.split()[1]), headers, body)
 
     def close(self) -> None:
         self._writer.close()

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Awaitable, Collection, Iterator, Seq
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 from zipfile import BadZipFile
 
 import httpx2
@@ -19,6 +19,8 @@ from app.infer import wire
 from app.live.cache import Cache
 from app.live.jobs import Job
 from app.live.prompt import PromptRun, Target
+from app.live.stats import EngineStats
+from app.logs import request_id
 from app.settings import Settings
 
 AWAY_S = 3.0  # for which a service that could not be reached comes last
@@ -44,6 +46,13 @@ class _Service:
             self.asked -= 1
 
 
+class _Closing(EngineStopped):
+    """It is we who stop."""
+
+    def __init__(self) -> None:
+        super().__init__("The server is being stopped; try again in a moment.")
+
+
 class _Gone(Exception):
     """A service that cannot be reached, breaks off, or answers what no inference service does."""
 
@@ -65,6 +74,7 @@ class Services:
         self._services = [_Service(url) for url in urls]
         self._home = home
         self._cache = Cache(cache_bytes)
+        self._closed: asyncio.Future[None] | None = None
         self._http = httpx2.AsyncClient(
             headers={b"authorization": f"Bearer {token}".encode()} if token else {},
             # How long it may take is for ``_patiently`` to say. The server keeps idle connections for longer than we.
@@ -81,12 +91,22 @@ class Services:
     def pending(self) -> int:
         return sum(service.asked for service in self._services)
 
+    def stats(self) -> EngineStats:
+        """As app.live.inference has it."""
+        now, cache = time.monotonic(), self._cache
+        away = sum(service.away_until > now for service in self._services)
+        there = away < len(self._services)
+        return EngineStats(
+            there, self.pending, cache.hits, cache.misses, cache.nbytes, services=len(self._services), away=away
+        )
+
     async def read(
         self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
     ) -> PromptRun:
         """As app.live.inference has it."""
         key = (targets[0].model, text, chat)
         known, missing, ask = self._cache.lacks(key, targets, predict)
+        self._cache.count(hit=known is not None)
         if known is not None:
             return known
         body = wire.written(wire.ReadAsk(self._places(missing), text, chat, ask))
@@ -103,7 +123,10 @@ class Services:
         self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
     ) -> PromptRun | None:
         """As app.live.inference has it."""
-        return self._cache.lacks((targets[0].model, text, chat), targets, predict)[0]
+        found = self._cache.lacks((targets[0].model, text, chat), targets, predict)[0]
+        if found is not None:
+            self._cache.count(hit=True)
+        return found
 
     def expecting(self) -> AbstractContextManager[None]:
         """The services wait as they see fit."""
@@ -141,7 +164,15 @@ class Services:
         await asyncio.gather(*map(one, self._services))
 
     async def close(self) -> None:
+        if not self._closing.done():
+            self._closing.set_result(None)
         await self._http.aclose()
+
+    @property
+    def _closing(self) -> "asyncio.Future[None]":
+        if self._closed is None:
+            self._closed = asyncio.get_running_loop().create_future()
+        return self._closed
 
     def _places(self, targets: Sequence[Target]) -> list[wire.Place]:
         return [wire.place(target, self._home) for target in targets]
@@ -149,8 +180,10 @@ class Services:
     def _choose(self, refusals: dict[_Service, SaescopeError]) -> _Service:
         """
         Raises:
-            EngineBusy: those that are there are full. EngineUnavailable: none is there.
+            EngineBusy: those that are there are full. EngineUnavailable: none is there. EngineStopped: we stop.
         """
+        if self._closing.done():
+            raise _Closing
         left = [service for service in self._services if service not in refusals]
         if left:
             now = time.monotonic()
@@ -190,7 +223,7 @@ class Services:
         Raises:
             _Gone: there is none. SaescopeError: the service refuses.
         """
-        headers = {"content-type": "application/json"}
+        headers = {"content-type": "application/json", "x-request-id": request_id.get()}
         request = self._http.build_request("POST", service.url + path, content=body, headers=headers)
         try:
             answer = await self._patiently(service, self._http.send(request, stream=True))
@@ -210,15 +243,18 @@ class Services:
         """What ``work`` gives, however long it takes, as long as the service answers at all.
 
         Raises:
-            _Gone: it does not.
+            _Gone: it does not. EngineStopped: we stop.
         """
-        task = asyncio.ensure_future(work)
+        task: asyncio.Future[T] = asyncio.ensure_future(work)
+        either: set[asyncio.Future[Any]] = {task, self._closing}
         try:
-            while not (await asyncio.wait({task}, timeout=PATIENCE_S))[0]:
+            while not (await asyncio.wait(either, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED))[0]:
                 try:
                     await self._http.get(service.url + "/healthz", timeout=PATIENCE_S)
                 except httpx2.TransportError:
                     raise _Gone("it has stopped answering") from None
+            if not task.done():
+                raise _Closing
             return await task
         finally:
             task.cancel()
@@ -237,7 +273,7 @@ def _with(run: PromptRun, revisions: Collection[str]) -> PromptRun:
 
 def _noted(service: _Service, error: Exception) -> SaescopeError:
     """What its reader is told if no other service answers. Addresses are for the log alone."""
-    if isinstance(error, EngineBusy):
+    if isinstance(error, EngineBusy | _Closing):
         return error
     now = time.monotonic()
     if service.away_until < now:

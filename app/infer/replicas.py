@@ -11,7 +11,6 @@ from app.harvest.cluster import connected
 from app.settings import Settings
 
 NAME = "saescope"
-DRAIN_S = 30.0
 
 
 def serve_replicas(settings: Settings, address: str, replicas: int, say: Callable[[str], None]) -> None:
@@ -40,7 +39,7 @@ def serve_replicas(settings: Settings, address: str, replicas: int, say: Callabl
             serve.ingress(_builder(settings))(),
             num_replicas=replicas,
             max_ongoing_requests=settings.engine_waiting + 8,  # so that the engine itself says when it is full
-            graceful_shutdown_timeout_s=DRAIN_S,
+            graceful_shutdown_timeout_s=settings.drain_seconds,
             ray_actor_options={"num_gpus": 1, "num_cpus": 0} if kind == "GPU" else {"num_cpus": 1},
             logging_config=quiet,
         )

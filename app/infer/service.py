@@ -13,19 +13,26 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
+from starlette.types import Scope
 
 from app.errors import BadRequest, EngineStopped, PathRefused, SaescopeError, TextTooLong, TokenWrong
 from app.infer import wire
 from app.live.engine import Engine
 from app.live.prompt import Target
 from app.settings import Settings
+from app.web.exposition import CONTENT_TYPE, exposition
 from app.web.gone import while_there
 from app.web.guard import Guard
+from app.web.operations import admit
+from app.web.traffic import Counted, Traffic
+
+_PATHS = ("/healthz", "/readyz", "/metrics", "/read", "/run")
 
 
 def service(engine: Engine, settings: Settings) -> Starlette:
     """``settings`` say the home, the token, and the address it listens on."""
-    asks = _Asks(engine, settings)
+    traffic = Traffic()
+    asks = _Asks(engine, settings, traffic)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
@@ -37,6 +44,7 @@ def service(engine: Engine, settings: Settings) -> Starlette:
         routes=[
             Route("/healthz", _healthz),
             Route("/readyz", asks.readyz),
+            Route("/metrics", asks.metrics),
             Route("/read", asks.read, methods=["POST"]),
             Route("/run", asks.run, methods=["POST"]),
         ],
@@ -46,6 +54,7 @@ def service(engine: Engine, settings: Settings) -> Starlette:
         },
     )  # fmt: skip
     app.add_middleware(Guard, settings=settings, refuse=refused)
+    app.add_middleware(Counted, traffic=traffic, route=_route)
     return app
 
 
@@ -59,7 +68,12 @@ async def refused(request: Request, error: Exception) -> Response:
     else:
         shown = SaescopeError("Something went wrong in the inference service; its log says what.")
     headers = {"Retry-After": str(shown.detail["retry_after"])} if "retry_after" in shown.detail else {}
+    headers["X-Request-ID"] = request.state.request_id
     return JSONResponse(wire.error_json(shown), status_code=shown.status, headers=headers)
+
+
+def _route(scope: Scope) -> str:
+    return str(scope["path"]) if scope["path"] in _PATHS else "none"
 
 
 async def _gone(request: Request, error: Exception) -> Response:
@@ -73,8 +87,9 @@ async def _healthz(request: Request) -> Response:
 class _Asks:
     """What is asked of the engine, once it is let in."""
 
-    def __init__(self, engine: Engine, settings: Settings) -> None:
-        self._engine, self._token = engine, settings.infer_token
+    def __init__(self, engine: Engine, settings: Settings, traffic: Traffic) -> None:
+        self._engine, self._token, self._traffic = engine, settings.infer_token, traffic
+        self._metrics_token = settings.metrics_token
         self._longest = (1 << 20) + 12 * settings.max_prompt_chars  # as JSON escapes them
         self._folders = [settings.home.resolve(), *(folder.resolve() for folder in settings.infer_folder_list)]
 
@@ -82,6 +97,10 @@ class _Asks:
         if not self._engine.running:
             raise EngineStopped("The service is being stopped; try again in a moment.")
         return JSONResponse({"status": "ready", "pending": self._engine.pending, "process": os.getpid()})
+
+    async def metrics(self, request: Request) -> Response:
+        admit(request, self._metrics_token)
+        return Response(exposition(self._traffic, self._engine.stats()), media_type=CONTENT_TYPE)
 
     async def read(self, request: Request) -> Response:
         ask = wire.asked(wire.ReadAsk, await self._body(request))

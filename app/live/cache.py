@@ -19,6 +19,19 @@ class Cache:
         self._runs: OrderedDict[Key, PromptRun] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
+        self.hits = self.misses = 0
+
+    @property
+    def nbytes(self) -> int:
+        return self._bytes
+
+    def count(self, *, hit: bool) -> None:
+        """A prompt that was asked for, and whether all of it was known."""
+        with self._lock:
+            if hit:
+                self.hits += 1
+            else:
+                self.misses += 1
 
     def lacks(
         self, key: Key, targets: Sequence[Target], predict: bool

@@ -25,6 +25,7 @@ from app.live.prompt import PromptRun, Target
 from app.live.prompt_ids import prompt_ids
 from app.live.queued import Request, Steps, Underway
 from app.live.residents import NoRoom, Residents
+from app.live.stats import EngineStats
 from app.live.steps import steps_of
 from app.subject.load import Subject
 
@@ -65,7 +66,7 @@ class Engine:
         self._pace = 0.1  # seconds a request has taken lately
         self._thread: threading.Thread | None = None
         self._stopping = False
-        self.forwards = 0
+        self.forwards = self._batches = self._prompts = 0
 
     @property
     def pending(self) -> int:
@@ -75,6 +76,14 @@ class Engine:
     @property
     def running(self) -> bool:
         return self._thread is not None and not self._stopping
+
+    def stats(self) -> EngineStats:
+        """As app.live.inference has it."""
+        cache = self._cache
+        return EngineStats(
+            self.running, self._pending, cache.hits, cache.misses, cache.nbytes,
+            self.forwards, self._batches, self._prompts,
+        )  # fmt: skip
 
     @contextmanager
     def expecting(self) -> Iterator[None]:
@@ -95,10 +104,11 @@ class Engine:
 
     def stop(self) -> None:
         """End the thread; whoever waits is told so."""
-        if self._thread is not None:
+        thread = self._thread
+        if thread is not None:
             self._stopping = True
             self._queue.put(None)
-            self._thread.join()
+            thread.join()
             self._thread = None
 
     async def read(
@@ -115,6 +125,7 @@ class Engine:
             )
         key = (targets[0].model, text, chat)
         known, missing, ask = self._cache.lacks(key, targets, predict)
+        self._cache.count(hit=known is not None)
         if known is not None:
             return known
         run: PromptRun = await self._answer(Request(missing, text, chat, ask))
@@ -124,7 +135,10 @@ class Engine:
         self, targets: Sequence[Target], text: str, *, chat: bool = False, predict: bool = False
     ) -> PromptRun | None:
         """As app.live.inference has it."""
-        return self._cache.lacks((targets[0].model, text, chat), targets, predict)[0]
+        found = self._cache.lacks((targets[0].model, text, chat), targets, predict)[0]
+        if found is not None:
+            self._cache.count(hit=True)
+        return found
 
     def run(self, targets: Sequence[Target], job: Job[A]) -> AsyncGenerator[A, None]:
         """As app.live.inference has it."""
@@ -297,6 +311,8 @@ class Engine:
             self._alone(batch, error)
             return
         self.forwards += 1
+        self._batches += 1
+        self._prompts += len(batch)
         seconds = time.perf_counter() - started
         self._pace += 0.2 * (seconds / len(batch) - self._pace)
         for request, chunk in zip(batch, chunks, strict=True):

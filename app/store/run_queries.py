@@ -127,6 +127,14 @@ async def list_runs(
     return rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None
 
 
+async def count_runs(connection: AsyncConnection) -> dict[str, int]:
+    """How many there are in each state."""
+    state = case((_silent(t.run), literal("lost")), else_=t.run.c.state)
+    return {
+        str(name): int(count) for name, count in await connection.execute(select(state, func.count()).group_by(state))
+    }
+
+
 async def get_run(connection: AsyncConnection, run_id: int, *, lock: bool = False) -> RunRecord:
     """One run; with ``lock``, nobody else changes it until the transaction ends."""
     row = None

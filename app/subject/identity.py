@@ -57,13 +57,25 @@ def weight_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.safetensors"))
 
 
+def changed(folder: Path, known: Path) -> bool:
+    """Whether a weight file in ``folder`` differs, in size, inode or times, from what ``known`` remembers of it. Of a
+    file it remembers nothing of there is nothing to say."""
+    entries = _read(known)
+    remembered = [(file, entries.get(str(file.resolve()))) for file in weight_files(folder)]
+    return any(entry is not None and entry["state"] != _state(file) for file, entry in remembered)
+
+
+def _state(file: Path) -> list[int]:
+    stat = file.stat()
+    return [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+
+
 def _hashes(files: list[Path], known: Path | None) -> list[str]:
     """The SHA-256 of each file."""
     entries = _read(known)
     before, out = json.dumps(entries), []
     for file in files:
-        stat = file.stat()
-        state = [stat.st_size, stat.st_ino, stat.st_mtime_ns, stat.st_ctime_ns]
+        state = _state(file)
         entry = entries.get(str(file.resolve()))
         if entry is None or entry["state"] != state:
             with file.open("rb") as stream:

@@ -310,10 +310,12 @@ class HomePage(BaseModel):
 
 
 class ErrorPage(BaseModel):
-    """A refusal as a page. ``back`` is the page of the SAE it came from."""
+    """A refusal as a page. ``back`` is the page of the SAE it came from; ``request`` the id by which the log knows a
+    request that was not the reader's fault."""
 
     status: int
     title: str
     back: str | None
     code: str
     message: str
+    request: str | None = None

@@ -105,12 +105,6 @@ async def api_docs(request: Request) -> Response:
     return html("api.html", request, page=api_page(request.app.openapi(), str(request.base_url).rstrip("/")))
 
 
-@router.get("/healthz")
-async def healthz() -> dict[str, str]:
-    """Answers while the process is up."""
-    return {"status": "ok"}
-
-
 fallback = APIRouter()
 
 

@@ -21,6 +21,7 @@ from app.subject.vocabulary import vocabulary_beside, vocabulary_here
 from app.web.limits import Limits
 from app.web.matches import Matches
 from app.web.scores import Scores
+from app.web.traffic import Traffic
 
 
 @dataclass
@@ -31,6 +32,8 @@ class State:
     harvests: Harvests
     hardware: str
     limits: Limits
+    traffic: Traffic
+    stopping: bool = False  # told to stop: what is under way goes on for a while
     scores: Scores = field(default_factory=Scores)
     matches: Matches = field(default_factory=Matches)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # each holds a connection
@@ -41,6 +44,14 @@ class State:
     def reads(self) -> AsyncEngine:
         """For what needs no snapshot: a statement is all that goes over the wire, without BEGIN and ROLLBACK."""
         return self.database.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def stop(self) -> None:
+        """The server was told to stop: its harvest is interrupted at once, prompts may go on for a while; whoever waits
+        for the model then is told so, streams by a last event."""
+        self.stopping = True
+        self.harvests.interrupt()
+        await asyncio.sleep(self.settings.drain_seconds)
+        await self.engine.close()
 
     async def vocabulary(self, sae: SAERecord) -> Vocabulary:
         if sae.subject_path not in self._vocabularies:
