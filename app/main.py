@@ -23,6 +23,7 @@ from app.jobs import Harvests
 from app.live.inference import Inference
 from app.settings import Settings
 from app.store import queries
+from app.store.embeddings import standing
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
 from app.web.alike import router as alike
@@ -50,6 +51,7 @@ from app.web.reference import ABOUT, TAGS, summarise
 from app.web.rendering import ROOT, render_page
 from app.web.routes import fallback, router
 from app.web.runs import router as runs
+from app.web.search import router as search
 from app.web.state import State, target
 from app.web.static_files import CompressedStaticFiles
 
@@ -77,8 +79,9 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
-            warming.cancel()
-            await asyncio.gather(warming, return_exceptions=True)  # it may hold a connection
+            for task in (left := [warming, *state.tasks]):
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)  # they may hold connections
             await harvests.close()
             await engine.close()
             await database.dispose()
@@ -105,6 +108,7 @@ def create_app(settings: Settings) -> FastAPI:
     for routes in (
         router,
         browse,
+        search,
         exports,
         compare,
         features,
@@ -128,9 +132,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _warm(state: State) -> None:
     await asyncio.to_thread(site_version)
+    saes = []
     with contextlib.suppress(SaescopeError, SQLAlchemyError):
         async with state.database.connect() as connection:
             saes = await queries.list_saes(connection)
+            embedded = await standing(connection, [sae.id for sae in saes])
+        if any(one.model for one in embedded.values()):
+            await state.engine.embed(["warm"])
+    with contextlib.suppress(SaescopeError, SQLAlchemyError):
         if saes:
             await state.vocabulary(saes[0])
             await state.engine.warm(target(saes[0], state.settings.home))

@@ -38,11 +38,14 @@ class Pending(NamedTuple):
 
 
 class Standing(NamedTuple):
-    """An SAE's vectors: whose they are (None: nobody embedded it), and whether any is missing."""
+    """An SAE's vectors: whose they are (None: nobody embedded it), whether there is anything to embed, and whether any
+    of it is not; methods: what explanations were made by and labels come from."""
 
     sae_id: int
     model: str | None
+    explained: bool
     missing: bool
+    methods: list[str]
 
 
 @contextmanager
@@ -159,15 +162,33 @@ async def write_few(
 
 
 async def standing(connection: AsyncConnection, sae_ids: Sequence[int]) -> dict[int, Standing]:
-    """Of each SAE; those without explanations are left out."""
-    if not sae_ids:
-        return {}
-    one = t.embedding.c
-    any_of = select(_e.id).where(_e.sae_id == t.sae.c.id, _e.status == "ok")
-    lacking = any_of.where(_e.embedding.is_(None))
-    query = (
-        select(t.sae.c.id, one.model, lacking.exists())
-        .outerjoin(t.embedding, one.sae_id == t.sae.c.id)
-        .where(t.sae.c.id.in_(sae_ids), any_of.exists())
-    )
-    return {row[0]: Standing(*row) for row in await connection.execute(query)}
+    """Of each SAE, in one query; methods are found by steps along an index."""
+    rows = await connection.execute(_STANDING, {"saes": list(sae_ids)})
+    return {row[0]: Standing(*row) for row in rows}
+
+
+_STANDING = text(
+    """
+    WITH RECURSIVE one (sae_id) AS (SELECT unnest(CAST(:saes AS int4[]))),
+    made (sae_id, method) AS (
+        SELECT sae_id, (SELECT min(e.method) FROM explanation e WHERE e.sae_id = one.sae_id) FROM one
+        UNION ALL
+        SELECT sae_id, (SELECT min(e.method) FROM explanation e
+            WHERE e.sae_id = made.sae_id AND e.method > made.method)
+        FROM made WHERE made.method IS NOT NULL
+    ),
+    called (sae_id, method) AS (
+        SELECT sae_id, (SELECT min(l.label_source) FROM latent l WHERE l.sae_id = one.sae_id) FROM one
+        UNION ALL
+        SELECT sae_id, (SELECT min(l.label_source) FROM latent l
+            WHERE l.sae_id = called.sae_id AND l.label_source > called.method)
+        FROM called WHERE called.method IS NOT NULL
+    ),
+    known AS (SELECT * FROM made UNION SELECT * FROM called)
+    SELECT one.sae_id, embedding.model,
+        EXISTS (SELECT FROM explanation e WHERE e.sae_id = one.sae_id AND e.status = 'ok'),
+        EXISTS (SELECT FROM explanation e WHERE e.sae_id = one.sae_id AND e.status = 'ok' AND e.embedding IS NULL),
+        ARRAY(SELECT method FROM known WHERE known.sae_id = one.sae_id AND method IS NOT NULL ORDER BY 1 LIMIT 50)
+    FROM one LEFT JOIN embedding USING (sae_id)
+    """
+)

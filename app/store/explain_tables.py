@@ -59,9 +59,7 @@ explanation = Table(
         postgresql_using="hnsw",
         postgresql_ops={"embedding": "halfvec_cosine_ops"},
     ),
-    Index(
-        "explanation_unembedded", "sae_id", "id", postgresql_where=text("embedding IS NULL AND status = 'ok'")
-    ),
+    Index("explanation_unembedded", "sae_id", "id", postgresql_where=text("embedding IS NULL AND status = 'ok'")),
     postgresql_partition_by="LIST (sae_id)",
 )
 
