@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli_embed import embed
+from app.cli_explain import explain
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
 from app.cli_infer import infer
@@ -39,6 +40,7 @@ app.command()(harvest)
 app.command()(infer)
 app.command("map")(make_map)
 app.command()(embed)
+app.command()(explain)
 
 Home = Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")]
 Port = Annotated[int | None, typer.Option(help="Port to serve on (default 8000).")]
@@ -224,7 +226,7 @@ def main() -> None:
         raise SystemExit(1) from None
     finally:
         signal.signal(signal.SIGINT, before)
-    if status == 130 and sys.argv[1:2] in (["demo"], ["embed"], ["harvest"], ["map"], ["train"]):
+    if status == 130 and sys.argv[1:2] in (["demo"], ["embed"], ["explain"], ["harvest"], ["map"], ["train"]):
         typer.echo("\nStopped. The same command carries on from here.", err=True)
     if isinstance(status, int) and status:
         raise SystemExit(status)

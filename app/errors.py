@@ -197,6 +197,16 @@ class MapRunning(SaescopeError):
     status = 409
 
 
+class ExplainRunning(SaescopeError):
+    code = "explain_running"
+    status = 409
+
+
+class UnknownExplanation(SaescopeError):
+    code = "explanation_unknown"
+    status = 404
+
+
 class UnknownMap(SaescopeError):
     code = "map_unknown"
     status = 404

@@ -35,6 +35,7 @@ from app.web.compressed import Compressed
 from app.web.contexts import ErrorPage
 from app.web.differences import router as differences
 from app.web.example_page import router as example_page
+from app.web.explanations import router as explanations
 from app.web.exports import router as exports
 from app.web.features import router as features
 from app.web.freshness import NotModified, not_modified, site_version
@@ -113,6 +114,7 @@ def create_app(settings: Settings) -> FastAPI:
         compare,
         features,
         example_page,
+        explanations,
         previews,
         differences,  # these two before the inspector's, whose runs are named where their pages are
         heads,

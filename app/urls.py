@@ -85,6 +85,15 @@ def example_kind(interval: str, sign: int) -> str:
     return name if sign > 0 else f"negative-{name}"
 
 
+def score(slug: str, index: int, score: int) -> str:
+    """What an explanation said of the examples it was scored on."""
+    return f"/saes/{_slug(slug)}/features/{index}/scores/{score}"
+
+
+def score_json(slug: str, index: int, number: int) -> str:
+    return score(slug, index, number) + ".json"
+
+
 def card(slug: str, index: int) -> str:
     """A few lines about a feature: the fragment shown where the pointer rests on a link to it."""
     return f"/saes/{_slug(slug)}/features/{index}/card"

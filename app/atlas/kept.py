@@ -1,4 +1,4 @@
-"""Work on an SAE that, once it was cut short, need not be done again: arrays in files, whole or not at all. They lie with
+"""Work on an SAE that need not be done again once it was cut short: arrays in files, whole or not at all. They lie with
 the SAE's files and go with them."""
 
 import hashlib

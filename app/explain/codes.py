@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Engine
 
 from app.atlas.kept import Arrays, Kept
@@ -16,7 +18,7 @@ from app.harvest.batches import groups
 from app.harvest.job import in_dtype, read_sae, resolved
 from app.harvest.reader import Reader
 from app.store.engine import explained
-from app.store.explain_sources import CorpusIndex, ExplainSource, corpus_index, read_sequences
+from app.store.explain_sources import ExplainSource, corpus_index, read_sequences
 from app.subject.load import Subject, load_subject
 
 TOKENS = 262_144
@@ -47,8 +49,8 @@ def read_codes(
     doing: Callable[[str], None] = lambda stage: None,
     step: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sampled:
-    """The activations over at most ``tokens`` tokens of the corpus that ``source`` was harvested over: from files, or by
-    a pass with the subject. What a killed pass had done is kept.
+    """The activations over at most ``tokens`` tokens of the corpus that ``source`` was harvested over: from files, or
+    by a pass with the subject. What a killed pass had done is kept.
 
     Raises:
         SubjectUnavailable, InvalidSAE: their files are gone or no longer fit each other.
@@ -59,8 +61,8 @@ def read_codes(
         chosen = choose(index.names, np.maximum(index.lengths - 1, 0), tokens, packed=index.packed)
         if len(np.unique(chosen.split)) < 3:
             raise CorpusUnavailable(
-                f"{len(index.names)} sequences of {source.slug}'s corpus cannot be kept apart for learning and testing; "
-                "harvest more text, or give more --tokens.",
+                f"{len(index.names)} sequences of {source.slug}'s corpus cannot be kept apart for learning and "
+                "testing; harvest more text, or give more --tokens.",
                 sae=source.slug,
             )
         ids = read_sequences(connection, source.corpus_id, chosen.sequence.tolist())
@@ -70,13 +72,13 @@ def read_codes(
     held: list[Arrays] = []
     for number, part in enumerate(parts):
         of = {"sample": sample_name(source, tokens), "revision": source.revision, "part": number, "parts": len(parts)}
-        held.append(kept.get("codes", of, lambda part=part: read(ids[part.start : part.stop])))  # type: ignore[misc]
+        held.append(kept.get("codes", of, partial(read, ids[part.start : part.stop])))
         step(number + 1, len(parts))
     doing("sorting activations by latent")
     return Sampled(_joined(source.n_latents, chosen, ids, parts, held), chosen, sample_name(source, tokens))
 
 
-def _parts(ids: list[np.ndarray]) -> list[range]:  # type: ignore[type-arg]
+def _parts(ids: list[npt.NDArray[np.int32]]) -> list[range]:
     """Consecutive sequences of at least PART tokens together, but for the last."""
     out, start, size = [], 0, 0
     for number, row in enumerate(ids):
@@ -112,7 +114,7 @@ class _Pass:
         self._doing("reading what latents do on the sample")
         return Reader(subject, [in_dtype(sae, dtype.get("sae_dtype", "float32"))], names=[source.slug])
 
-    def __call__(self, ids: list[np.ndarray]) -> Arrays:  # type: ignore[type-arg]
+    def __call__(self, ids: list[npt.NDArray[np.int32]]) -> Arrays:
         if self._reader is None:
             self._reader = self._load()
         begin = np.concatenate([[0], np.cumsum([len(row) for row in ids])])
@@ -133,7 +135,11 @@ class _Pass:
 
 
 def _joined(
-    n_latents: int, chosen: Chosen, ids: list[np.ndarray], parts: list[range], held: list[Arrays]  # type: ignore[type-arg]
+    n_latents: int,
+    chosen: Chosen,
+    ids: list[npt.NDArray[np.int32]],
+    parts: list[range],
+    held: list[Arrays],
 ) -> Codes:
     begin = np.concatenate([[0], np.cumsum([len(row) for row in ids])])
     latent = np.concatenate([one["latent"] for one in held])

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from app.explain.samples import SPLITS, Bools, Codes, Floats, Ints, Split
+from app.explain.samples import SPLITS, Bools, Codes, Ints, Split
 
 Offsets = tuple[int, ...]
 TOKEN: Offsets = (0,)
@@ -65,11 +65,11 @@ class Contexts:
 
     def entries(self, split: Split) -> Bools:
         """[nnz]"""
-        return self._of_entry == SPLITS.index(split)
+        return np.asarray(self._of_entry == SPLITS.index(split))
 
     def positions(self, split: Split) -> Bools:
         """[N]"""
-        return self.split == SPLITS.index(split)
+        return np.asarray(self.split == SPLITS.index(split))
 
     def counts(self, offsets: Offsets, split: Split) -> Counts:
         shape, mine = self.shapes[offsets], self.entries(split)
@@ -99,7 +99,7 @@ def segments(values: Ints) -> Ints:
     return np.flatnonzero(np.r_[True, values[1:] != values[:-1]]) if len(values) else np.zeros(0, np.int64)
 
 
-def running(values: Floats | Ints, begins: Ints) -> Ints:
+def running(values: Ints, begins: Ints) -> Ints:
     """Sums up to and with each place, from the beginning of its run."""
     total = np.cumsum(values)
     lengths = np.diff(np.r_[begins, len(values)])

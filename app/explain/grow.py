@@ -3,22 +3,23 @@
 A tree of left contexts is grown for each latent: at its root the tokens it fires on (or the tokens it fires after),
 below each the tokens one place further left. A rule is a set of nodes of that tree, none above another. Of all such
 sets the one that gains most is found from the leaves up. A node gains seen * (P - F / 2), where P is the share of its
-occurrences on which the latent fires and F the best F1 that a set of tokens reaches: a node raises F1 if and only if its
-P is above F / 2 (Lipton et al. 2014, "Optimal Thresholding of Classifiers to Maximize F1 Measure", whose theorem this
-applies node by node).
+occurrences on which the latent fires and F the best F1 that a set of tokens reaches: a node raises F1 if and only if
+its P is above F / 2 (Lipton et al. 2014, "Optimal Thresholding of Classifiers to Maximize F1 Measure", whose theorem
+this applies node by node).
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from app.explain.contexts import BEFORE, SHAPE_AT, TOKEN, Contexts, Counts, Offsets, running, segments
-from app.explain.samples import Floats, Ints, Split
+from app.explain.samples import Bools, Floats, Ints, Split
 
 MOST = 20  # nodes of a rule
 SMOOTH = 2.0  # occurrences that the prior counts for
 COST = 1.5  # firings that a node below another must bring to be worth it
-LENGTH = 0.002  # F1 a node must bring on val
+LENGTH = 0.002  # F1 a node must bring
 
 
 class Patterns(NamedTuple):
@@ -32,8 +33,25 @@ class Patterns(NamedTuple):
     gain: Floats
 
 
+def picked(patterns: Patterns, which: Ints | Bools) -> Patterns:
+    """Those of ``which``, in its order."""
+    return Patterns(
+        patterns.unit[which], patterns.shape[which], patterns.key[which], patterns.p[which], patterns.gain[which]
+    )
+
+
+def joined(parts: Sequence[Patterns]) -> Patterns:
+    return Patterns(
+        np.concatenate([part.unit for part in parts]),
+        np.concatenate([part.shape for part in parts]),
+        np.concatenate([part.key for part in parts]),
+        np.concatenate([part.p for part in parts]),
+        np.concatenate([part.gain for part in parts]),
+    )
+
+
 class Candidate(NamedTuple):
-    """Rules of all units by one method. f1: float64 [units], on val."""
+    """Rules of all units by one method. f1: float64 [units], on train and val."""
 
     patterns: Patterns
     f1: Floats
@@ -61,7 +79,7 @@ CHILDREN: dict[Offsets, tuple[Offsets, ...]] = {
 
 
 class Grower:
-    """Grows rules from a sample's contexts; ``train`` decides the trees, ``val`` how much of them is kept."""
+    """Grows rules from a sample's contexts; train decides the trees, train and val how much of them is kept."""
 
     def __init__(self, contexts: Contexts) -> None:
         self.contexts = contexts
@@ -126,7 +144,7 @@ class Grower:
         """The sets that gain most, from the root down."""
         found: list[tuple[Offsets, Ints]] = []
 
-        def descend(offsets: Offsets, taken: Ints) -> None:
+        def descend(offsets: Offsets, taken: Bools) -> None:
             level = levels[offsets]
             found.append((offsets, np.flatnonzero(taken & (level.whole < 0))))
             for axis, child in enumerate(CHILDREN[offsets]):
@@ -148,9 +166,11 @@ class Grower:
         return Patterns(unit[first], shape[first], key[first], p[first], gain[first])
 
     def _cut(self, patterns: Patterns) -> Candidate:
-        """Of every unit's nodes as many as are best on val; at least one."""
-        fires, seen = counted_in(self.contexts, patterns, "val")
-        fired = self.contexts.fired("val")
+        """Of every unit's nodes as many as are best on train and val together (on val alone, of rare latents too few
+        would be left); at least one."""
+        splits: tuple[Split, ...] = ("train", "val")
+        fires, seen = np.sum([counted_in(self.contexts, patterns, split) for split in splits], axis=0)
+        fired = np.sum([self.contexts.fired(split) for split in splits], axis=0)
         begins = segments(patterns.unit)
         lengths = np.diff(np.r_[begins, len(patterns.unit)])
         rank = np.arange(len(patterns.unit)) - np.repeat(begins, lengths)
@@ -164,7 +184,7 @@ class Grower:
         at = np.where(worth >= most, rank, MOST)
         stop = np.repeat(np.minimum.reduceat(at, begins), lengths)
         out[patterns.unit[begins]] = f1[rank == stop]
-        return Candidate(Patterns(*(column[rank <= stop] for column in patterns)), out)
+        return Candidate(picked(patterns, rank <= stop), out)
 
 
 def counted_in(contexts: Contexts, patterns: Patterns, split: Split) -> tuple[Ints, Ints]:
@@ -182,4 +202,3 @@ def counted_in(contexts: Contexts, patterns: Patterns, split: Split) -> tuple[In
         fires[mine] = np.where(there, counts.fires[at], 0)
         seen[mine] = contexts.seen(offsets, split)[patterns.key[mine]]
     return fires, seen
-

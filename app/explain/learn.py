@@ -3,12 +3,11 @@
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from app.explain.contexts import BEFORE, NEXT, SHAPE_AT, SHAPES, TOKEN, Contexts, segments
-from app.explain.grow import SMOOTH, Candidate, Grower, Patterns
+from app.explain.contexts import BEFORE, SHAPE_AT, SHAPES, TOKEN, Contexts
+from app.explain.grow import SMOOTH, Candidate, Grower, Patterns, joined, picked
 from app.explain.match import Hits, Matcher
 from app.explain.rules import Pattern, Rule, Topic
 from app.explain.samples import Floats, Ints, Sampler, Split
@@ -16,14 +15,15 @@ from app.explain.topic import Topics, Words, topics, words_of
 from app.harvest.labels import shown_token
 
 PEAKS = 20  # the strongest windows of train, whose peaks' tokens are a candidate
-MARGINS = {"tokens": 0.0, "peaks": 0.0, "before": 0.02, "topic": 0.05}  # F1 by which a kind must be better to be taken
+MARGINS = {"tokens": 0.0, "peaks": 0.0, "before": 0.02, "topic": 0.15}  # F1 by which a kind must be better to be taken
 Told = Callable[[int], str]
 
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """One rule a unit. kind: [units], places in KINDS_OF_RULE (-1: none); patterns: of those of the first kinds, by unit;
-    begin: [units + 1]; val_f1: [units], of windows. prior: [units], the share of train positions on which it fires."""
+    """One rule a unit. kind: [units], places in KINDS_OF_RULE (-1: none); patterns: of all but topics, by unit, which
+    begin at begin: [units + 1]; val_f1: [units], of windows; prior: [units], the share of train positions on which it
+    fires."""
 
     kind: Ints
     patterns: Patterns
@@ -33,10 +33,12 @@ class Learned:
     val_f1: Floats
     prior: Floats
 
-    def hits(self, matcher: Matcher, unit: int, weights: "Callable[[int], Ints] | None" = None) -> Hits:
+    def hits(self, matcher: Matcher, unit: int, on_topic: "Callable[[int], Ints] | None" = None) -> Hits:
+        """Where the unit's rule fires; on_topic: the windows on a unit's topic."""
         if self.kind[unit] >= 0 and KINDS_OF_RULE[self.kind[unit]] == "topic":
-            assert weights is not None and self.topics is not None
-            return matcher.in_windows(weights(unit), float(self.topics.p[unit]))
+            if on_topic is None or self.topics is None:
+                raise ValueError("a topic needs on_topic")
+            return matcher.in_windows(on_topic(unit), float(self.topics.p[unit]))
         return matcher.hits(self.patterns, slice(self.begin[unit], self.begin[unit + 1]))
 
 
@@ -67,18 +69,20 @@ def learn(contexts: Contexts, sampler: Sampler, text: Told, doing: Callable[[str
     words = words_of(sampler.codes, sampler.grid, text)
     found: Topics | None = None
     if words.texts:
-        found = topics(words, sampler.grid, lambda split: active_pairs(sampler, contexts.signs, split), contexts.n_units)
+        found = topics(
+            words, sampler.grid, lambda split: active_pairs(sampler, contexts.signs, split), contexts.n_units
+        )
         f1["topic"] = np.where((found.word >= 0).any(1), found.f1, 0.0)
     doing("choosing rules")
     stacked = np.stack([f1.get(kind, np.zeros(contexts.n_units)) - MARGINS[kind] for kind in KINDS_OF_RULE])
     kind = stacked.argmax(0)
     f1_of = np.stack([f1.get(one, np.zeros(contexts.n_units)) for one in KINDS_OF_RULE])[kind, np.arange(len(kind))]
     parts = [
-        Patterns(*(column[kind[made[name].patterns.unit] == number] for column in made[name].patterns))
+        picked(made[name].patterns, kind[made[name].patterns.unit] == number)
         for number, name in enumerate(KINDS_OF_RULE)
         if name in made
     ]
-    patterns = _by_mass(contexts, Patterns(*(np.concatenate(column) for column in zip(*parts, strict=True))))
+    patterns = _by_mass(contexts, joined(parts))
     has = np.zeros(contexts.n_units, bool)
     has[patterns.unit] = True
     if found is not None:
@@ -88,9 +92,7 @@ def learn(contexts: Contexts, sampler: Sampler, text: Told, doing: Callable[[str
     return Learned(kind, patterns, begin, found, words if found is not None else None, f1_of, grower.prior)
 
 
-def window_f1(
-    matcher: Matcher, patterns: Patterns, pairs: tuple[Ints, Ints], sampler: Sampler, n_units: int
-) -> Floats:
+def window_f1(matcher: Matcher, patterns: Patterns, pairs: tuple[Ints, Ints], sampler: Sampler, n_units: int) -> Floats:
     """[units]: F1 of saying in which of the split's windows the latent is active."""
     windows = np.flatnonzero(sampler.grid.split == matcher.split)
     begin = np.searchsorted(patterns.unit, np.arange(n_units + 1))
@@ -128,11 +130,11 @@ def peak_tokens(contexts: Contexts, sampler: Sampler, grower: Grower, text: Told
         mine = [key_of[token] for name, _ in ranked for token in sorted(names[name]) if token in key_of]
         units += [unit] * len(mine)
         keys += mine
-    unit, key = np.array(units, np.int64), np.array(keys, np.int64)
-    code = unit * len(shape.tokens) + key
+    of, key = np.array(units, np.int64), np.array(keys, np.int64)
+    code = of * len(shape.tokens) + key
     at = np.minimum(np.searchsorted(counts.code, code), max(len(counts.code) - 1, 0))
-    p = (counts.fires[at] + SMOOTH * grower.prior[unit]) / (counts.seen[at] + SMOOTH)
-    return Patterns(unit, np.full(len(unit), SHAPE_AT[TOKEN]), key, p, np.zeros(len(unit)))
+    p = (counts.fires[at] + SMOOTH * grower.prior[of]) / (counts.seen[at] + SMOOTH)
+    return Patterns(of, np.full(len(of), SHAPE_AT[TOKEN]), key, p, np.zeros(len(of)))
 
 
 def promoted(contexts: Contexts, ids: Ints, suppressed: Ints, reading: tuple[int, ...]) -> Patterns:
@@ -148,7 +150,10 @@ def promoted(contexts: Contexts, ids: Ints, suppressed: Ints, reading: tuple[int
     key = np.where(both >= 0, key_of[np.maximum(both, 0)], -1)
     unit, column = np.nonzero(key >= 0)
     key = key[unit, column]
-    counts, prior = contexts.counts(reading, "train"), contexts.fired("train") / max(contexts.positions("train").sum(), 1)
+    counts, prior = (
+        contexts.counts(reading, "train"),
+        contexts.fired("train") / max(contexts.positions("train").sum(), 1),
+    )
     code = unit.astype(np.int64) * len(shape.tokens) + key
     at = np.minimum(np.searchsorted(counts.code, code), max(len(counts.code) - 1, 0))
     fires = np.where(counts.code[at] == code, counts.fires[at], 0)
@@ -174,7 +179,7 @@ def _by_mass(contexts: Contexts, patterns: Patterns) -> Patterns:
         hit = wanted[found] == entry
         mass[rows[order]] = np.bincount(found[hit], value[hit], len(wanted))
     by = np.lexsort((patterns.key, patterns.shape, -mass, patterns.unit))
-    return Patterns(*(column[by] for column in patterns))
+    return picked(patterns, by)
 
 
 def rule_of(contexts: Contexts, learned: Learned, unit: int) -> Rule | Topic | None:
@@ -186,7 +191,9 @@ def rule_of(contexts: Contexts, learned: Learned, unit: int) -> Rule | Topic | N
         ids: dict[int, list[int]] = {}
         for token, word in enumerate(learned.words.of_token.tolist()):
             ids.setdefault(word, []).append(token)
-        chosen = [(int(w), float(x)) for w, x in zip(learned.topics.word[unit], learned.topics.weight[unit], strict=True)]
+        chosen = [
+            (int(w), float(x)) for w, x in zip(learned.topics.word[unit], learned.topics.weight[unit], strict=True)
+        ]
         words = tuple((learned.words.texts[w], tuple(ids[w]), x) for w, x in chosen if w >= 0)
         return Topic(words, float(learned.topics.least[unit]), float(learned.topics.p[unit]), base)
     rows = slice(learned.begin[unit], learned.begin[unit + 1])

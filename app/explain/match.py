@@ -6,7 +6,7 @@ import numpy as np
 
 from app.explain.contexts import SHAPES, Contexts
 from app.explain.grow import Patterns
-from app.explain.samples import SPLITS, Floats, Grid, Ints, Split
+from app.explain.samples import SPLITS, Bools, Floats, Grid, Ints, Split
 
 
 class Hits(NamedTuple):
@@ -43,7 +43,7 @@ class Matcher:
 
     def fired(self, unit: int) -> Ints:
         """Where ``unit`` fires."""
-        return self._fired[self._begin[unit] : self._begin[unit + 1]]
+        return np.asarray(self._fired[self._begin[unit] : self._begin[unit + 1]])
 
     def hits(self, patterns: Patterns, rows: slice) -> Hits:
         parts, p = [], []
@@ -68,7 +68,7 @@ class Matcher:
         at = np.concatenate([*(order[begin[one] : begin[one + 1]] for one in windows), np.zeros(0, np.int64)])
         return Hits(at, np.full(len(at), p))
 
-    def right(self, unit: int, hits: Hits) -> Ints:
+    def right(self, unit: int, hits: Hits) -> Bools:
         """[hits] bool: where ``unit`` does fire."""
         fired = self.fired(unit)
         self._flags[fired] = True

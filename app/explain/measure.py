@@ -1,7 +1,7 @@
 """What the scores are: of predictions on examples, and of probabilities at true prevalence."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,10 @@ RESAMPLES = 1000
 class Confusion(NamedTuple):
     """Of one explanation or, as arrays, of many."""
 
-    tp: Ints
-    fp: Ints
-    tn: Ints
-    fn: Ints
+    tp: Any
+    fp: Any
+    tn: Any
+    fn: Any
 
 
 class Ranks(NamedTuple):
@@ -29,7 +29,7 @@ class Ranks(NamedTuple):
 
 
 def ranks(positives: Ints, negatives: Ints) -> Ranks:
-    """Of examples in groups of equal score, the highest score first: positives, negatives: [groups], how many are there.
+    """Of examples in groups of equal score, the highest first: positives, negatives: [groups], how many are there.
 
     AUROC is the chance that a positive has the higher score, ties half. AUPRC is average precision: precision at each
     group times the recall it adds.

@@ -15,8 +15,8 @@ MOST = 10  # no document is more than one such part of the sample
 
 
 class Chosen(NamedTuple):
-    """sequence: int32 [S] numbers in the corpus, ascending; split: int8 [S]; document: int32 [S]; kept_apart: what no two
-    splits share, documents or (of packed or very few ones) blocks of sequences."""
+    """sequence: int32 [S] numbers in the corpus, ascending; split: int8 [S]; document: int32 [S]; kept_apart: what no
+    two splits share, documents or (of packed or very few ones) blocks of sequences."""
 
     sequence: Ints
     split: Ints
@@ -27,8 +27,8 @@ class Chosen(NamedTuple):
 def choose(names: Sequence[str], counted: Ints, tokens: int, *, packed: bool) -> Chosen:
     """names: [sequences], the document each begins in; counted: [sequences], its tokens that count; at most ``tokens``.
 
-    Documents are taken in the order of their names' hashes, and each goes to the split that is furthest behind its share.
-    Neither a seed nor ``tokens`` has a say in that, so what one run tests on no other run learns from.
+    Documents are taken in the order of their names' hashes, and each goes to the split that is furthest behind its
+    share. Neither a seed nor ``tokens`` has a say in that, so what one run tests on no other run learns from.
     """
     numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
     document = np.array([numbers[name] for name in names], np.int64)

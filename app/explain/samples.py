@@ -19,7 +19,7 @@ WIDTH = 32  # tokens of a window
 SHORTEST = 8  # of the last one of a sequence
 
 Ints = npt.NDArray[np.integer[Any]]
-Floats = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 
 
@@ -151,7 +151,8 @@ class Sampler:
 
     def peaks(self, latent: int, sign: int, split: Split) -> Peaks:
         indptr, found = self.all_peaks(sign, split)
-        return Peaks(*(column[indptr[latent] : indptr[latent + 1]] for column in found))
+        mine = slice(indptr[latent], indptr[latent + 1])
+        return Peaks(found.window[mine], found.value[mine], found.place[mine])
 
     def all_peaks(self, sign: int, split: Split) -> tuple[Ints, Peaks]:
         """Of every latent, one after another, and where each one's begin."""
@@ -201,7 +202,9 @@ class Sampler:
         """At most ``n`` of ``quiet``, and each one's kind; of either kind half, if there are so many."""
         near = [self.peaks(int(one), 1, split).window for one in self.neighbours[latent][:5] if one >= 0]
         beside = np.intersect1d(np.concatenate([*near, np.zeros(0, np.int64)]), quiet)
-        holding = np.unique(np.concatenate([*(self._holding(int(token), split) for token in tokens), np.zeros(0, np.int64)]))
+        holding = np.unique(
+            np.concatenate([*(self._holding(int(token), split) for token in tokens), np.zeros(0, np.int64)])
+        )
         same = np.intersect1d(holding, quiet)
         same = rng.permutation(same)
         beside = rng.permutation(np.setdiff1d(beside, same[: n - n // 2]))

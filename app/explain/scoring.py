@@ -16,7 +16,7 @@ from app.explain.measure import (
     ranked,
     ranks,
 )
-from app.explain.samples import KINDS, Drawn, Floats, Ints
+from app.explain.samples import KINDS, Bools, Drawn, Floats, Ints
 
 HARD = (KINDS.index("neighbour"), KINDS.index("same_token"))
 CONTROLS = 3  # other latents' explanations that are tried on a latent's examples
@@ -26,7 +26,7 @@ Hitting = Callable[[int], Hits]
 class Said(NamedTuple):
     """What a rule says of drawn windows: predictions bool [n], probabilities [n]."""
 
-    predictions: Ints
+    predictions: Bools
     probabilities: Floats
 
 
@@ -78,28 +78,32 @@ def controls(matcher: Matcher, hits: Hitting, units: Sequence[int], drawn: dict[
     return np.where(number > 0, total / np.maximum(number, 1), np.nan)
 
 
-def confusion(said: Ints, active: Ints) -> Confusion:
+def confusion(said: Bools, active: Bools) -> Confusion:
     return Confusion((said & active).sum(), (said & ~active).sum(), (~said & ~active).sum(), (~said & active).sum())
 
 
 def windows_table(said: Sequence[Said], drawn: Sequence[Drawn], control: Floats, seed: int) -> Table:
     kinds = [one.kind for one in drawn]
     c = _stacked([confusion(s.predictions, kind == 0) for s, kind in zip(said, kinds, strict=True)])
-    apart = []
-    for mine in ((KINDS.index("random"),), HARD):
-        keep = [np.isin(kind, (0, *mine)) for kind in kinds]
-        apart.append(balanced_accuracy(_stacked([
-            confusion(s.predictions[k], kind[k] == 0) for s, kind, k in zip(said, kinds, keep, strict=True)
-        ])))  # fmt: skip
+    random, hard = (_against(said, kinds, those) for those in ((KINDS.index("random"),), HARD))
     areas = [ranked(s.probabilities, kind == 0) for s, kind in zip(said, kinds, strict=True)]
     status = [headline_status(int(p), int(n), 0) for p, n in zip(c.tp + c.fn, c.tn + c.fp, strict=True)]
     balanced = balanced_accuracy(c)
     low, high = interval(c, np.random.default_rng([seed, 2]))
     headline = np.where([one == "ok" for one in status], balanced, np.nan)
     return Table(
-        status, headline, c.tp + c.fn, c.tn + c.fp, c, balanced, *apart, *precision_recall_f1(c),
+        status, headline, c.tp + c.fn, c.tn + c.fp, c, balanced, random, hard, *precision_recall_f1(c),
         *_columns(areas), low, high, control,
     )  # fmt: skip
+
+
+def _against(said: Sequence[Said], kinds: Sequence[Ints], negatives: tuple[int, ...]) -> Floats:
+    """Balanced accuracies with these kinds of negatives alone."""
+    out = []
+    for one, kind in zip(said, kinds, strict=True):
+        keep = np.isin(kind, (0, *negatives))
+        out.append(confusion(one.predictions[keep], kind[keep] == 0))
+    return balanced_accuracy(_stacked(out))
 
 
 def tokens_table(matcher: Matcher, hits: Hitting, units: Sequence[int]) -> Table:

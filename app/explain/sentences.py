@@ -24,8 +24,12 @@ class Teller:
 
     def patterns(self, patterns: Sequence[Pattern]) -> Words:
         """``patterns``: what says most first."""
-        on, phrases, after, far, start = [], {}, [], [], []  # type: ignore[var-annotated]
-        names = []
+        names: list[str] = []
+        on: list[str] = []
+        after: list[str] = []
+        far: list[str] = []
+        start: list[str] = []
+        phrases: dict[str, list[tuple[int, str]]] = {}
         for one in patterns:
             if one.token_ids[0] in self._starts and min(one.offsets) < 0:
                 name = START if one.offsets == (-1,) else f"{START}: {self._phrase(one.token_ids[1:])}"
@@ -54,7 +58,10 @@ class Teller:
         parts += [f"on what comes after {_quoted(_once(after))}"] if after else []
         parts += [f"at the {one}" if one == START else f"at the {START}, on {_quoted([one.removeprefix(START + ': ')])}"
                   for one in dict.fromkeys(start)]  # fmt: skip
-        return Words("fires " + "; ".join(parts), ", ".join(_once(names)[:IN_LABEL]))
+        if START in names:  # what else stands at the start is no news
+            names = [name for name in names if not name.startswith(f"{START}: ")]
+        whole_ones = [name for name in names if "\\x" not in name] or names
+        return Words("fires " + "; ".join(parts), ", ".join(_once(whole_ones)[:IN_LABEL]))
 
     def topic(self, rule: Topic) -> Words:
         words = [text for text, _, _ in rule.words]

@@ -1,7 +1,7 @@
 """Learning topics: words whose presence in a window tells whether a latent is active in it. All latents at once.
 
-L1 logistic regression on the window's bag of words, by accelerated proximal gradient (FISTA; Beck and Teboulle 2009), each
-latent with its own share of the penalty at which its first word would come in.
+L1 logistic regression on the window's bag of words, by accelerated proximal gradient (FISTA; Beck and Teboulle 2009),
+each latent with its own share of the penalty at which its first word would come in.
 """
 
 from collections.abc import Callable
@@ -33,8 +33,8 @@ class Words(NamedTuple):
 
 
 class Topics(NamedTuple):
-    """word, weight: [units, MOST], -1 and 0 where there are fewer; least: [units]; p: [units], the share of train windows
-    of that weight that are active; f1: [units], of windows on val (0: no topic)."""
+    """word, weight: [units, MOST], -1 and 0 where there are fewer; least: [units]; p: [units], the share of train
+    windows of that weight that are active; f1: [units], of windows on val (0: no topic)."""
 
     word: Ints
     weight: Floats
@@ -59,7 +59,9 @@ def words_of(codes: Codes, grid: Grid, text: Callable[[int], str]) -> Words:
     window, word = pairs // d, pairs % d
     train = grid.split[window] == SPLITS.index("train")
     windows = np.bincount(word[train], minlength=d)
-    documents = np.unique(word[train] * (int(codes.document.max(initial=0)) + 1) + codes.document[grid.row[window[train]]])
+    documents = np.unique(
+        word[train] * (int(codes.document.max(initial=0)) + 1) + codes.document[grid.row[window[train]]]
+    )
     spread = np.bincount(documents // (int(codes.document.max(initial=0)) + 1), minlength=d)
     n_train = int((grid.split == SPLITS.index("train")).sum())
     kept = (windows >= WINDOWS) & (spread >= DOCUMENTS) & (windows <= COMMON * n_train)
@@ -81,7 +83,7 @@ def on_topic(found: Topics, present: Bools, unit: int, windows: Ints) -> Ints:
     """Those of ``windows`` that are on the unit's topic."""
     mine = found.word[unit] >= 0
     weight = found.weight[unit][mine] @ present[np.ix_(found.word[unit][mine], windows)]
-    return windows[weight >= found.least[unit]]
+    return np.asarray(windows[weight >= found.least[unit]])
 
 
 def topics(words: Words, grid: Grid, active: Callable[[Split], tuple[Ints, Ints]], n_units: int) -> Topics:
@@ -91,12 +93,12 @@ def topics(words: Words, grid: Grid, active: Callable[[Split], tuple[Ints, Ints]
         mine = grid.split == split
         number[split, mine] = np.arange(mine.sum())
     X = {split: _matrix(words, number[SPLITS.index(split)]) for split in ("train", "val")}
-    pairs = {split: active(split) for split in ("train", "val")}  # type: ignore[arg-type]
+    pairs = {split: active(split) for split in ("train", "val")}
     out = []
     for start in range(0, n_units, CHUNK):
         n = min(CHUNK, n_units - start)
         Y = {
-            split: _labels(pairs[split], number[SPLITS.index(split)], X[split].shape[0], start, n)  # type: ignore[arg-type]
+            split: _labels(pairs[split], number[SPLITS.index(split)], X[split].shape[0], start, n)
             for split in ("train", "val")
         }
         out.append(_cut(_fit(X["train"], Y["train"]), X, Y))

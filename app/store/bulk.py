@@ -242,7 +242,8 @@ def fill_partition(connection: Connection, table: str, sae_id: int, types: dict[
     partition = f"{table}_{sae_id}"
     fresh = connection.execute(text("SELECT to_regclass(:name)"), {"name": partition}).scalar() is None
     if fresh:
-        connection.execute(text(f"CREATE TABLE {partition} (LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE)"))
+        like = f"LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING GENERATED"
+        connection.execute(text(f"CREATE TABLE {partition} ({like})"))
     whole = ({"sae_id": Fixed(np.full(_rows(chunk), sae_id)), **chunk} for chunk in chunks)
     copy_in(connection, sql.Identifier(partition), types, whole)
     if fresh:

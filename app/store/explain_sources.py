@@ -57,7 +57,9 @@ def find_explain_source(connection: Connection, slug: str, revision: str | None)
     """
     s, m, h, c = t.sae.c, t.subject.c, t.harvest.c, t.corpus.c
     query = (
-        select(s.id, s.slug, s.revision, s.n_latents, s.signed != 0, s.path, m.name, m.path, c.id, c.sha256, h.parameters)
+        select(
+            s.id, s.slug, s.revision, s.n_latents, s.signed != 0, s.path, m.name, m.path, c.id, c.sha256, h.parameters
+        )
         .select_from(t.sae.join(t.subject).join(t.harvest).join(t.corpus))
         .where(s.slug == slug, *([s.revision == revision] if revision else []))
         .order_by(s.id.desc())

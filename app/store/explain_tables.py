@@ -174,6 +174,18 @@ score_example = Table(
     postgresql_partition_by="LIST (sae_id)",
 )
 
+# How the scores of an SAE's explanations are distributed, by method and scorer; made anew with them.
+score_summary = Table(
+    "score_summary",
+    metadata,
+    Column("sae_id", ForeignKey("sae.id", ondelete="CASCADE"), primary_key=True),
+    Column("method", Text, primary_key=True),
+    Column("model", Text, primary_key=True),  # "" for none
+    Column("scorer", Text, primary_key=True),
+    Column("facts", JSONB, nullable=False),
+    Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
+)
+
 llm_request = Table(
     "llm_request",
     metadata,

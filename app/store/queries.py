@@ -62,16 +62,6 @@ class SAERecord:
 
 
 @dataclass(frozen=True)
-class RevisionRecord:
-    """One harvest of an SAE."""
-
-    revision: str
-    corpus: str
-    tokens: int
-    finished: datetime
-
-
-@dataclass(frozen=True)
 class LatentRecord:
     """Every column of a latent, see app.store.tables, and the names of its documents."""
 
@@ -96,6 +86,7 @@ class LatentRecord:
     label: str
     label_source: str
     label_score: float | None
+    explanation_id: int | None
     head_shares: list[float] | None
     # None in harvests older than these statistics:
     place_counts: list[int] | None
@@ -196,13 +187,6 @@ _LABELLED = (
     .join(_ASKED, and_(t.latent.c.sae_id == _ASKED.c.sae_id, t.latent.c.index == _ASKED.c.index))
     .where(t.latent.c.label.icontains(bindparam("text"), autoescape=False))
 )
-_REVISIONS = (
-    select(t.sae.c.revision, t.corpus.c.name, t.harvest.c.tokens, t.harvest.c.finished)
-    .join(t.harvest, t.harvest.c.sae_id == t.sae.c.id)
-    .join(t.corpus, t.harvest.c.corpus_id == t.corpus.c.id)
-    .where(t.sae.c.slug == bindparam("slug"))
-    .order_by(t.sae.c.id.desc())
-)
 
 
 def _sae(row: Any, *, pinned: bool = False) -> SAERecord:
@@ -237,11 +221,6 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
         )
     slugs = (await connection.execute(select(t.sae.c.slug).distinct().order_by(t.sae.c.slug).limit(20))).scalars()
     raise UnknownSAE(f"There is no SAE {slug!r} here; there are: {', '.join(slugs) or 'none yet'}.", sae=slug)
-
-
-async def list_revisions(connection: AsyncConnection, slug: str) -> list[RevisionRecord]:
-    """Every revision of an SAE, the newest first."""
-    return [RevisionRecord(*row) for row in await connection.execute(_REVISIONS, {"slug": slug})]
 
 
 async def get_latent(connection: AsyncConnection, sae: SAERecord, index: int) -> LatentRecord | None:

@@ -138,7 +138,7 @@ def merge(words: Sequence[tuple[Key, int | None]], meaning: Sequence[tuple[Key, 
     for key in by_word.keys() | by_meaning.keys():
         w, w_id = by_word.get(key, (None, None))
         near = by_meaning.get(key)
-        m, m_id, cosine = near if near is not None else (None, None, None)
+        m, m_id, cosine = near or (None, None, None)
         merged = sum(1 / (RRF + 1 + rank) for rank in (w, m) if rank is not None)
         found.append(Found(key, w, w_id, m, m_id, cosine, merged))
     return sorted(found, key=lambda one: (-one.merged, -(one.cosine or -1.0), one.key))

@@ -31,6 +31,7 @@ from app.store.explain_tables import explanation_vote as explanation_vote
 from app.store.explain_tables import llm_request as llm_request
 from app.store.explain_tables import score as score
 from app.store.explain_tables import score_example as score_example
+from app.store.explain_tables import score_summary as score_summary
 from app.store.metadata import metadata
 
 subject = Table(
@@ -135,6 +136,8 @@ latent = Table(
     Column("label_source", Text, nullable=False),
     Column("label_score", REAL),
     Column("explanation_id", BigInteger),  # of the label, where it is an explanation's
+    Column("harvest_label", Text),  # what the label was before that, and its source
+    Column("harvest_label_source", Text),
     Column("head_shares", ARRAY(REAL)),
     Column("place_counts", ARRAY(Integer)),
     Column("first_fired", BigInteger),

@@ -12,6 +12,7 @@ from app import urls
 from app.errors import BadRequest, SaescopeError, UnknownSAE
 from app.store import browse as b
 from app.store import queries as q
+from app.store.overviews import get_overview
 from app.subject.tokens import Vocabulary
 from app.web import browse_form as form
 from app.web import build
@@ -204,8 +205,8 @@ async def sae_json(request: Request, slug: str) -> Response:
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
         unless_known(request, sae)
-        revisions = await q.list_revisions(db, sae.slug)
-    return json_of(build.sae_page(sae, revisions))
+        overview = await get_overview(db, sae)
+    return json_of(build.sae_page(sae, overview))
 
 
 @router.get("/saes/{slug}", response_class=HTMLResponse, include_in_schema=False)
@@ -215,9 +216,9 @@ async def sae_page(request: Request, slug: str, query: Asked) -> Response:
         if elsewhere := tidy(request, urls.sae(sae.address, **query.ordered(), cursor=query.cursor) + "#features"):
             return elsewhere
         unless_known(request, sae)
-        revisions = await q.list_revisions(db, sae.slug)
+        overview = await get_overview(db, sae)
         table = await load_table(request, db, sae, query, "sae")
-    page = BrowsePage(sae=build.sae_page(sae, revisions), table=table)
+    page = BrowsePage(sae=build.sae_page(sae, overview), table=table)
     answer = html("sae.html", request, preview=sae_preview(request, page.sae), page=page.sae, table=page.table)
     answer.status_code = table.status
     return answer

@@ -9,10 +9,13 @@ from app import urls
 from app.errors import LatentOutOfRange
 from app.store.browse import BrowseRecord
 from app.store.glimpses import Companion
-from app.store.queries import ExampleRecord, LatentRecord, LatentSummary, RevisionRecord, SAERecord
+from app.store.overviews import Overview
+from app.store.queries import ExampleRecord, LatentRecord, LatentSummary, SAERecord
 from app.store.tables import NEAR, RANDOM, TOP
 from app.subject.tokens import Vocabulary
 from app.web import contexts as c
+from app.web.explain_build import sae_scores
+from app.web.explain_contexts import Explanation
 
 INTERVALS = {TOP: "top", RANDOM: "random", NEAR: "near"}
 BINS_PER_OCTAVE, LOWEST_OCTAVE = 8, -12
@@ -66,7 +69,7 @@ def layer_of(hook: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def sae_page(sae: SAERecord, revisions: list[RevisionRecord]) -> c.SAEPage:
+def sae_page(sae: SAERecord, overview: Overview) -> c.SAEPage:
     return c.SAEPage(
         sae=sae.slug,
         revision=sae.revision,
@@ -92,8 +95,9 @@ def sae_page(sae: SAERecord, revisions: list[RevisionRecord]) -> c.SAEPage:
                 finished=r.finished.isoformat(timespec="seconds"),
                 url=urls.sae(f"{sae.slug}@{r.revision}"),
             )
-            for r in revisions
+            for r in overview.revisions
         ],
+        scores=sae_scores(overview.summaries),
     )
 
 
@@ -154,6 +158,7 @@ def feature_page(
     latent: LatentRecord,
     examples: list[ExampleRecord],
     company: dict[int, Companion],
+    explanations: list[Explanation],
     vocabulary: Vocabulary,
 ) -> c.FeaturePage:
     """company: its neighbours and co-active latents."""
@@ -190,6 +195,7 @@ def feature_page(
         ],
         usage=usage(sae, latent, others, glimpses, vocabulary),
         examples=[example(record, vocabulary) for record in examples],
+        explanations=explanations,
         subject=sae.subject,
         architecture=sae.architecture,
         harvest=harvest(sae),

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from app.web.explain_contexts import Explanation, SAEScores
+
 Order = Literal["asc", "desc"]
 
 
@@ -235,6 +237,7 @@ class SAEPage(BaseModel):
     harvest: Harvest
     density_histogram: Histogram  # edges in log10(density), latents that never fire left out
     revisions: list[Revision]  # every one that is kept, the newest first
+    scores: SAEScores | None = None  # None where nothing has been explained
 
 
 class FeatureTest(BaseModel):
@@ -275,6 +278,7 @@ class FeaturePage(BaseModel):
     neighbours: list[Neighbour]
     usage: Usage | None  # None for harvests older than these statistics
     examples: list[Example]
+    explanations: list[Explanation]
     subject: str
     architecture: str
     harvest: Harvest

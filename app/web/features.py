@@ -7,12 +7,14 @@ from fastapi.responses import HTMLResponse, Response
 
 from app import urls
 from app.store import queries as q
+from app.store.explanations import get_explanations
 from app.store.glimpses import get_company
 from app.web import build
 from app.web import contexts as c
 from app.web.charts import activation_chart, profile_chart
 from app.web.examples import Look, Norm, Space, View
 from app.web.examples import rows as arrange
+from app.web.explain_build import explanation
 from app.web.found import find_latent
 from app.web.inspection import run_test
 from app.web.refusals import READING, refused
@@ -28,7 +30,9 @@ async def load_feature(request: Request, slug: str, index: int, text: str | None
         sae, latent = await find_latent(request, db, slug, index)
         examples = await q.get_examples(db, sae, index)
         others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
-    page = build.feature_page(sae, latent, examples, others, await state.vocabulary(sae))
+        explanations = await get_explanations(db, sae.id, index)
+    told = [explanation(sae, latent, one) for one in explanations]
+    page = build.feature_page(sae, latent, examples, others, told, await state.vocabulary(sae))
     if text is None:
         return page
     peak = max(latent.maximum, -latent.minimum)

@@ -11,6 +11,7 @@ from app.web import contexts as c
 from app.web import differences_contexts as d
 from app.web.browse_contexts import Bar, BrowseQuery, BrowseRow, LatentPage, LatentTable
 from app.web.examples import Look, rows
+from app.web.explain_contexts import Explanation, ExplanationScore
 from app.web.features import panels
 from app.web.inspect_contexts import PromptToken
 from app.web.routes import html
@@ -78,9 +79,27 @@ def feature(**changes: Any) -> c.FeaturePage:
             example("9", 0, 1.0), example("9", 1, 0.95, sequence=3, shift=3),
             example("near", 0, 0.0, sequence=4, shift=4), example("random", 0, 0.0, 9, sequence=5, shift=5),
         ],
-        subject="a-subject", architecture="topk", harvest=HARVEST,
+        explanations=[explanation()], subject="a-subject", architecture="topk", harvest=HARVEST,
     )  # fmt: skip
     return page.model_copy(update=changes)
+
+
+def explanation() -> Explanation:
+    known = dict.fromkeys(name for name in ExplanationScore.model_fields)
+    rare = known | {
+        "id": 2, "scorer": "tokens", "status": "ok", "headline": 0.61, "n_pos": 210, "n_neg": 51_600, "n_failed": 0,
+        "precision": 0.74, "recall": 0.52, "f1": 0.61, "auroc": 0.78, "auprc": 0.49,
+    }  # fmt: skip
+    windows = rare | {
+        "id": 1, "scorer": "windows", "headline": 0.84, "n_pos": 50, "n_neg": 50, "ci_low": 0.77, "ci_high": 0.9,
+        "control": 0.5, "url": "#",
+    }  # fmt: skip
+    return Explanation(
+        id=1, sign=1, method="token-rules", model=None, author=None, text="fires on “signed”, “sign”; at the end of “a treaty”",
+        label="signed, sign, a treaty", how="A rule learned on train documents, with no language model",
+        made="2026-01-02T03:04:05+00:00", votes=0, chosen=False,
+        scores=[ExplanationScore(**windows), ExplanationScore(**rare)],
+    )  # fmt: skip
 
 
 def neighbour(index: int, cosine: float, shown: c.Glimpse | None) -> c.Neighbour:

@@ -10,6 +10,7 @@ from app import urls
 from app.errors import BadRequest, LatentOutOfRange, PageNotFound, UnknownSAE, UnsupportedFormat
 from app.store import queries as q
 from app.store.glimpses import get_company
+from app.store.overviews import Overview
 from app.web import build
 from app.web.charts import activation_chart
 from app.web.examples import Look
@@ -73,7 +74,7 @@ async def picture_of_sae(request: Request, slug: str) -> Response:
     async with state_of(request).database.connect() as db:
         sae = await q.get_sae(db, slug)
     unless_known(request, sae)
-    return Response(await asyncio.to_thread(sae_picture, build.sae_page(sae, [])), media_type="image/png")
+    return Response(await asyncio.to_thread(sae_picture, build.sae_page(sae, Overview([], []))), media_type="image/png")
 
 
 @router.get("/saes/{slug}/features/{index}/embed", response_class=HTMLResponse, include_in_schema=False)

@@ -13,7 +13,7 @@ from app.corpus.sources import PACKAGED, documents
 from app.errors import BadRequest, TextTooLong
 from app.harvest.names import Known, Named, check_slug, imported
 from app.paths import expanded
-from app.store.queries import RevisionRecord
+from app.store.overviews import RevisionRecord
 from app.web.run_contexts import Choice, Going, StartForm
 
 LONGEST = 64 * 1024

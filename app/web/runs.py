@@ -20,7 +20,7 @@ from app.errors import (
     UnknownSAE,
 )
 from app.store import run_queries as q
-from app.store.queries import list_revisions
+from app.store.overviews import list_revisions
 from app.web import run_form
 from app.web.api_examples import HARVEST
 from app.web.refusals import refused

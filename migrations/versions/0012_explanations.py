@@ -7,6 +7,8 @@ down_revision = "0011"
 
 STATEMENTS = (
     "ALTER TABLE latent ADD COLUMN explanation_id bigint",
+    "ALTER TABLE latent ADD COLUMN harvest_label text",
+    "ALTER TABLE latent ADD COLUMN harvest_label_source text",
     "CREATE SEQUENCE explanation_id AS bigint",
     "CREATE SEQUENCE example_set_id AS bigint",
     "CREATE SEQUENCE score_id AS bigint",
@@ -127,6 +129,17 @@ STATEMENTS = (
         errors text[],
         PRIMARY KEY (sae_id, score_id)
     ) PARTITION BY LIST (sae_id)
+    """,
+    """
+    CREATE TABLE score_summary (
+        sae_id integer NOT NULL REFERENCES sae (id) ON DELETE CASCADE,
+        method text NOT NULL,
+        model text NOT NULL,
+        scorer text NOT NULL,
+        facts jsonb NOT NULL,
+        made timestamptz NOT NULL DEFAULT now(),
+        PRIMARY KEY (sae_id, method, model, scorer)
+    )
     """,
     """
     CREATE TABLE llm_request (
