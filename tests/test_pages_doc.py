@@ -14,10 +14,11 @@ from app.web.example_page import ExamplePage
 from app.web.heads import HeadsPage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
+from app.web.search_contexts import SearchPage
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
-    HeadsPage, AlikePage,
+    HeadsPage, AlikePage, SearchPage,
 )  # fmt: skip
 
 

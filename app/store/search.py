@@ -132,8 +132,8 @@ def merge(words: Sequence[tuple[Key, int | None]], meaning: Sequence[tuple[Key, 
         if known is None and one is not None:  # the explanation says more than the label made from it
             by_word[key] = (rank, one)
     by_meaning: dict[Key, tuple[int, int, float]] = {}
-    for key, number, cosine in meaning:
-        by_meaning.setdefault(key, (len(by_meaning), number, cosine))
+    for key, number, near_by in meaning:
+        by_meaning.setdefault(key, (len(by_meaning), number, near_by))
     found = []
     for key in by_word.keys() | by_meaning.keys():
         w, w_id = by_word.get(key, (None, None))
