@@ -1,7 +1,7 @@
 """Search over many explanations: `python -m benchmarks.search --home DIR [--n 1000000]`.
 
 The rows are made up: each text is drawn from ``TEXTS`` lists of words that the sentence model embeds in earnest, and its
-vector is that text's with noise, of norm 1 (cosine about 0.9 to the text's own). Latents have narrow rows, of 2.5 to 3 kB
+vector is that text's with noise, of norm 1 (cosine about 0.9 to the text's own). Latents have narrow rows, of 2 to 3 kB
 less than real ones. Queries are other texts. They are asked of app.store.search as pages do, one after another: time to
 build, sizes, percentiles with and without filters, and the recall of the 10 nearest against all compared.
 """
@@ -35,7 +35,7 @@ from app.store.migrate import migrate
 
 DATABASE, TEXTS, QUERIES, CHUNK = "saescope_search", 2000, 100, 8192
 _TYPES = {
-    "sae_id": "int4", "latent": "int4", "method": "text", "text": "text", "label": "text", "embedding": "halfvec",
+    "sae_id": "int4", "latent": "int4", "method": "text", "text": "text", "label": "text", "embedding": "bytea",
 }  # fmt: skip
 _HALFVEC = 4  # bytes before its numbers
 Floats = npt.NDArray[np.float32]

@@ -1,6 +1,7 @@
 """Search over HTTP: a real sentence model, a real database, two SAEs of a tiny subject."""
 
 import json
+import os
 import re
 from html import unescape
 
@@ -8,43 +9,38 @@ import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from filelock import FileLock
 from sqlalchemy import text
 
-from app.embed.folder import fetched_model
 from app.embed.missing import embed_missing
 from app.embed.model import SentenceModel
 from app.harvest.job import Job, run_job
 from app.main import create_app
 from app.sae.formats import saelens
-from app.settings import Settings
 from app.store.embeddings import literal
 from app.store.engine import database_url, sync_engine
 from app.store.explanation_bulk import make_partitions
 from app.store.migrate import migrate
 from app.store.search import RRF, merge
+from app.web.assets import install_assets
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.counting import counted_queries
+from tests.serving import serving
+
+CHROMIUM = os.environ.get("SAESCOPE_TEST_CHROMIUM", "/usr/bin/chromium")
 
 FIRST, SECOND = "first", "second"
-# Explanations of the demo's kind: what each says is known, and none of the three queries shares a word with it.
+# Of rules' kind and of language models'; none of the three queries shares a word with the one that is meant.
 SAID = {
     3: "fires on “helium”, “lithium”, “neon”, “argon”, “sodium”, “uranium”",
-    5: "fires on “perhaps”, “possibly”, “might”, “probably”, “seems”",
+    5: "vague, evasive language that avoids commitment",
     7: "fires on “UN”, “UNESCO”, “Security Council”, “General Assembly”",
     9: "fires on “dog”, “cat”, “horse”, “sheep”",
     11: "fires on “Monday”, “Tuesday”, “Friday”",
     13: "fires on “king”, “queen”, “prince”, “throne”",
     15: "fires on “football”, “goal”, “league”, “match”",
-    17: "fires on the word horse in old songs",
+    17: "fires on the horse in old songs",
 }
 OTHERS = {2: "fires on “guitar”, “piano”, “drum”", 4: "promotes “horse”, “pony”; fires before them"}
-
-
-@pytest.fixture(scope="session")
-def model_folder(cache):
-    with FileLock(cache / "embedding"):
-        return fetched_model(Settings(home=cache))
 
 
 @pytest.fixture(scope="session")
@@ -212,7 +208,7 @@ def test_quotes_and_minus_are_understood(client):
         ({"q": "horse " * 200}, 422, "at most 500"),
         ({"q": "horse", "sae": "nowhere"}, 404, "There is no SAE"),
         ({"q": "horse", "mode": "smell"}, 422, "mode does not fit"),
-        ({"q": "a\0b"}, 422, "NUL"),
+        ({"q": "a\0b"}, 422, "no text holds a nul"),
         ({"q": "no such token at all", "mode": "tokens"}, 422, "No token of"),
         ({"q": "[1, 2]", "mode": "vector"}, 422, "The direction has 2 numbers; the decoders searched have 32"),
         ({"q": "[0, 0]", "mode": "vector"}, 422, "length is 0"),
@@ -417,12 +413,27 @@ def test_embedding_again_does_what_is_missing_and_what_has_changed(database, sae
     with database.begin() as connection:
         connection.execute(text("UPDATE explanation SET text = 'fires on “bridges”' WHERE id = :i"), {"i": one})
         assert connection.execute(text("SELECT embedding FROM explanation WHERE id = :i"), {"i": one}).scalar() is None
-        connection.execute(text("UPDATE explanation SET model = 'x' WHERE id <> :i AND sae_id = :s"), {"i": one, "s": sae})
+        connection.execute(
+            text("UPDATE explanation SET model = 'x' WHERE id <> :i AND sae_id = :s"), {"i": one, "s": sae}
+        )
     told = embed_missing(database, sae, model)
     assert (told.embedded, told.there, told.other) == (1, len(SAID), None)
     with database.begin() as connection:
         query = text("SELECT 1 - (embedding <=> CAST(:v AS halfvec)) FROM explanation WHERE id = :i")
         vector = literal(model.encode(["fires on “bridges”"])[0])
+        assert connection.execute(query, {"v": vector, "i": one}).scalar() == pytest.approx(1, abs=1e-3)
+        connection.execute(text("DELETE FROM explanation WHERE id = :i"), {"i": one})
+
+
+def test_of_a_rule_its_label_is_embedded(client, database, saes, model):
+    with database.begin() as connection:
+        one = explain(connection, saes[FIRST], 24, "fires on “bread”, and much else")
+        rule = text("UPDATE explanation SET rule = '{}', label = 'bread, butter' WHERE id = :i")
+        connection.execute(rule, {"i": one})
+    embed_missing(database, saes[FIRST], model)
+    with database.begin() as connection:
+        query = text("SELECT 1 - (embedding <=> CAST(:v AS halfvec)) FROM explanation WHERE id = :i")
+        vector = literal(model.encode(["bread, butter"])[0])
         assert connection.execute(query, {"v": vector, "i": one}).scalar() == pytest.approx(1, abs=1e-3)
         connection.execute(text("DELETE FROM explanation WHERE id = :i"), {"i": one})
 
@@ -457,3 +468,83 @@ def test_what_somebody_has_just_written_is_embedded_after_the_next_search(client
     finally:
         with database.begin() as connection:
             connection.execute(text("DELETE FROM explanation WHERE id = :i"), {"i": one})
+
+
+# In a browser.
+
+SHOWN = (
+    "/search",
+    "/search?q=horse",
+    "/search?q=horse&density_min=x",
+    "/search?q=Paris&mode=tokens",
+    "/search?q=Paris+is+warm&mode=text",
+    "/search?q=capital+of+France&mode=examples",
+    f"/search?q={FIRST}%2F3&mode=vector",
+)
+
+
+@pytest.fixture(scope="module")
+def site(client, own):
+    install_assets()
+    with serving(create_app(own)) as base:
+        yield base
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_pages_fit_a_phone_and_axe_finds_nothing(chromium, site, scheme):
+    from axe_playwright_python.sync_playwright import Axe
+
+    viewport = {"width": 380, "height": 800}
+    context = chromium.new_context(base_url=site, color_scheme=scheme, bypass_csp=True, viewport=viewport)
+    page = context.new_page()
+    for path in SHOWN:
+        page.goto(path)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 380
+        assert [(path, v["id"], v["nodes"][0]["html"]) for v in Axe().run(page).response["violations"]] == []
+    context.close()
+
+
+def test_without_javascript_the_form_and_the_links_do(chromium, site):
+    context = chromium.new_context(base_url=site, java_script_enabled=False)
+    page = context.new_page()
+    page.goto("/")
+    page.get_by_label("Search features").fill("horse")
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url("**/search?q=horse")
+    assert page.locator(".hits mark").first.inner_text() == "horse"
+    page.get_by_label("Examples").check()
+    page.get_by_role("searchbox").fill("capital of France")
+    page.get_by_role("button", name="Search", exact=True).click()
+    page.wait_for_url("**mode=examples**")
+    assert page.locator(".hits .heat .peak").count() > 0
+    context.close()
+
+
+def test_a_change_of_the_form_brings_its_results_alone_and_the_address_follows(chromium, site):
+    context = chromium.new_context(base_url=site)
+    page = context.new_page()
+    errors = []
+    page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
+    page.goto("/search?q=Paris")
+    page.evaluate("() => { document.body.dataset.kept = 'yes' }")
+    page.get_by_label("Tokens").check()
+    page.locator("#results", has_text="taken as").wait_for()
+    assert "mode=tokens" in page.url
+    assert page.locator("body").get_attribute("data-kept") == "yes"
+    page.get_by_role("searchbox").fill("no such token at all")
+    page.get_by_role("searchbox").press("Enter")
+    page.locator("#results [role=alert]").wait_for()
+    page.go_back()
+    page.locator("#results", has_text="taken as").wait_for()
+    assert [text for text in errors if "422" not in text] == []
+    context.close()

@@ -49,8 +49,7 @@ class SentenceModel:
         self.dimensions = int(self._model.config.hidden_size)
         if self.dimensions != EMBEDDED:
             raise EmbeddingsUnavailable(
-                f"The sentence model at {folder} makes vectors of {self.dimensions} numbers; saescope keeps {EMBEDDED}, "
-                "as all-MiniLM-L6-v2 makes.",
+                f"The sentence model at {folder} makes vectors of {self.dimensions} numbers; saescope keeps {EMBEDDED}.",
                 path=str(folder),
             )
         self._device = choose_device(device)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-from sqlalchemy import Connection, Engine, func, select, text, update
+from sqlalchemy import Connection, Engine, case, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -20,18 +20,21 @@ from app.store.engine import explained
 
 Floats = npt.NDArray[np.float32]
 _e = t.explanation.c
+# A rule's sentence lists up to twenty tokens; what it is about is in the first, which the label has.
+_SAID = case((_e.rule.is_(None), _e.text), else_=_e.label)
 _WRITE = text(
     """
     UPDATE explanation SET embedding = given.vector::halfvec
     FROM unnest(CAST(:ids AS int8[]), CAST(:texts AS text[]), CAST(:vectors AS text[])) AS given (id, text, vector)
-    WHERE explanation.sae_id = :sae AND explanation.id = given.id AND explanation.text = given.text
+    WHERE explanation.sae_id = :sae AND explanation.id = given.id
+    AND given.text = CASE WHEN explanation.rule IS NULL THEN explanation.text ELSE explanation.label END
     AND EXISTS (SELECT FROM embedding WHERE embedding.sae_id = :sae AND embedding.model = :model)
     """
 )
 
 
 class Pending(NamedTuple):
-    """An explanation without a vector."""
+    """An explanation without a vector; text: what is embedded of it."""
 
     id: int
     text: str
@@ -123,7 +126,7 @@ def _pending(connection: Connection, sae_id: int, after: int, limit: int) -> lis
 
 def _pending_of(sae_id: int, after: int, limit: int) -> Any:
     lacking = (_e.sae_id == sae_id, _e.id > after, _e.embedding.is_(None), _e.status == "ok")
-    return select(_e.id, _e.text).where(*lacking).order_by(_e.id).limit(limit)
+    return select(_e.id, _SAID).where(*lacking).order_by(_e.id).limit(limit)
 
 
 def write(engine: Engine, sae_id: int, model: str, rows: Sequence[tuple[Pending, Floats]]) -> int:

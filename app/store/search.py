@@ -197,7 +197,7 @@ _BROAD = (
     near AS MATERIALIZED (
         SELECT e.sae_id, e.latent, e.id, e.embedding <=> CAST(:vector AS halfvec) AS value
         FROM explanation e {join}
-        WHERE e.sae_id IN ({near}) AND e.status = 'ok'{explanation}{latent}
+        WHERE e.sae_id IN ({near}) AND e.status = 'ok' AND e.embedding IS NOT NULL{explanation}{latent}
         ORDER BY e.embedding <=> CAST(:vector AS halfvec) LIMIT :depth
     ),
     """

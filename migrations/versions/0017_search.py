@@ -18,8 +18,8 @@ STATEMENTS = (
     $$ BEGIN NEW.embedding := NULL; RETURN NEW; END $$
     """,
     """
-    CREATE TRIGGER explanation_changed BEFORE UPDATE OF text ON explanation FOR EACH ROW
-    WHEN (NEW.text IS DISTINCT FROM OLD.text) EXECUTE FUNCTION forget_embedding()
+    CREATE TRIGGER explanation_changed BEFORE UPDATE OF text, label ON explanation FOR EACH ROW
+    WHEN ((NEW.text, NEW.label) IS DISTINCT FROM (OLD.text, OLD.label)) EXECUTE FUNCTION forget_embedding()
     """,
     "CREATE INDEX explanation_unembedded ON explanation (sae_id, id) WHERE embedding IS NULL AND status = 'ok'",
     "CREATE INDEX latent_by_word ON latent USING gin (to_tsvector('english', label))",
