@@ -49,7 +49,7 @@ class SentenceModel:
         self.dimensions = int(self._model.config.hidden_size)
         if self.dimensions != EMBEDDED:
             raise EmbeddingsUnavailable(
-                f"The sentence model at {folder} makes vectors of {self.dimensions} numbers; saescope keeps {EMBEDDED}.",
+                f"The sentence model at {folder} makes vectors of {self.dimensions} numbers, not {EMBEDDED}.",
                 path=str(folder),
             )
         self._device = choose_device(device)
