@@ -54,6 +54,7 @@ def demo(
     home: Home = None,
 ) -> None:
     """Prepare and serve the demo: SmolLM2-135M, a TopK SAE of layer 9, and Wikipedia articles."""
+    from app.demo.explain import explaining, is_explained
     from app.demo.run import SLUG, demo_command, demo_marker, harvest_demo
     from app.harvest.parameters import Parameters
     from app.store.engine import database_url, sync_engine
@@ -78,9 +79,13 @@ def demo(
             )
         done.parent.mkdir(parents=True, exist_ok=True)
         done.touch()
+    needed = not is_explained(engine)
     engine.dispose()
     if serve:
-        run_server(settings)
+        if needed:
+            typer.echo("Features are explained while the site is up; labels change as that is done.", err=True)
+        with explaining(settings, needed=needed):
+            run_server(settings)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from app.web.compare_contexts import ComparePage
 from app.web.contexts import FeaturePage, HomePage, SAEPage
 from app.web.differences_contexts import ContrastPage, TwoPromptsPage
 from app.web.example_page import ExamplePage
+from app.web.explain_contexts import ScorePage
 from app.web.heads import HeadsPage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
@@ -18,7 +19,7 @@ from app.web.search_contexts import SearchPage
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
-    HeadsPage, AlikePage, SearchPage,
+    HeadsPage, AlikePage, ScorePage, SearchPage,
 )  # fmt: skip
 
 

@@ -52,6 +52,7 @@ class Contexts:
         tokens = {offset: self._tokens(offset) for offset in range(-3, 2)}
         self.shapes = {offsets: _numbered(offsets, [tokens[one] for one in offsets]) for offsets in SHAPES}
         self._of_entry = self.split[self.at]
+        self._counts: dict[tuple[Offsets, Split], Counts] = {}
 
     def _tokens(self, offset: int) -> npt.NDArray[np.int32]:
         codes = self.codes
@@ -72,6 +73,11 @@ class Contexts:
         return np.asarray(self.split == SPLITS.index(split))
 
     def counts(self, offsets: Offsets, split: Split) -> Counts:
+        if (offsets, split) not in self._counts:
+            self._counts[offsets, split] = self._count(offsets, split)
+        return self._counts[offsets, split]
+
+    def _count(self, offsets: Offsets, split: Split) -> Counts:
         shape, mine = self.shapes[offsets], self.entries(split)
         k = len(shape.tokens)
         code, fires = np.unique(self.unit[mine].astype(np.int64) * k + shape.key[self.at[mine]], return_counts=True)

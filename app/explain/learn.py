@@ -146,7 +146,10 @@ def promoted(contexts: Contexts, ids: Ints, suppressed: Ints, reading: tuple[int
     there = shape.tokens[:, 0] >= 0
     key_of[shape.tokens[there, 0]] = np.flatnonzero(there)
     signs = contexts.signs
-    both = np.stack([ids, suppressed], 1)[:, :signs].reshape(contexts.n_units, -1)
+    both = np.full((contexts.n_units, max(ids.shape[1], suppressed.shape[1])), -1, np.int64)
+    both[::signs, : ids.shape[1]] = ids
+    if signs == 2:
+        both[1::2, : suppressed.shape[1]] = suppressed
     key = np.where(both >= 0, key_of[np.maximum(both, 0)], -1)
     unit, column = np.nonzero(key >= 0)
     key = key[unit, column]

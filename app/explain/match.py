@@ -10,7 +10,7 @@ from app.explain.samples import SPLITS, Bools, Floats, Grid, Ints, Split
 
 
 class Hits(NamedTuple):
-    """at: places among the split's counted positions, in no order; p: float64, the likeliest pattern's at each."""
+    """at: places among the split's counted positions, in no order, once for each pattern there; p: that pattern's."""
 
     at: Ints
     p: Floats
@@ -54,13 +54,14 @@ class Matcher:
             p.append(np.full(len(found), one))
         if not parts:
             return Hits(np.zeros(0, np.int64), np.zeros(0))
-        at, value = np.concatenate(parts), np.concatenate(p)
-        if len({int(shape) for shape in patterns.shape[rows]}) > 1:  # only patterns of several shapes can overlap
-            order = np.lexsort((-value, at))
-            at, value = at[order], value[order]
-            first = np.flatnonzero(np.r_[True, at[1:] != at[:-1]][: len(at)])
-            at, value = at[first], value[first]
-        return Hits(at, value)
+        return Hits(np.concatenate(parts), np.concatenate(p))
+
+    def once(self, hits: Hits) -> Hits:
+        """Each place once, with the likeliest pattern's p."""
+        order = np.lexsort((-hits.p, hits.at))
+        at, p = hits.at[order], hits.p[order]
+        first = np.flatnonzero(np.r_[True, at[1:] != at[:-1]][: len(at)])
+        return Hits(at[first], p[first])
 
     def in_windows(self, windows: Ints, p: float) -> Hits:
         """All positions of ``windows``."""

@@ -78,6 +78,6 @@ def interval(c: Confusion, rng: np.random.Generator, n: int = RESAMPLES) -> tupl
 
 def headline_status(n_pos: int, n_neg: int, n_failed: int) -> str:
     """ok, or why there is no headline: unanswered or few."""
-    if n_failed > (1 - ANSWERED) * (n_pos + n_neg):
+    if n_pos + n_neg - n_failed < ANSWERED * (n_pos + n_neg):
         return "unanswered"
     return "ok" if min(n_pos, n_neg) >= LEAST else "few"

@@ -201,13 +201,10 @@ class Sampler:
     ) -> tuple[Ints, Ints]:
         """At most ``n`` of ``quiet``, and each one's kind; of either kind half, if there are so many."""
         near = [self.peaks(int(one), 1, split).window for one in self.neighbours[latent][:5] if one >= 0]
-        beside = np.intersect1d(np.concatenate([*near, np.zeros(0, np.int64)]), quiet)
-        holding = np.unique(
-            np.concatenate([*(self._holding(int(token), split) for token in tokens), np.zeros(0, np.int64)])
-        )
-        same = np.intersect1d(holding, quiet)
+        beside = _common(len(self.grid), near, quiet)
+        same = _common(len(self.grid), [self._holding(int(token), split) for token in tokens], quiet)
         same = rng.permutation(same)
-        beside = rng.permutation(np.setdiff1d(beside, same[: n - n // 2]))
+        beside = rng.permutation(np.setdiff1d(beside, same[: n - n // 2], assume_unique=True))
         take = min(len(beside), max(n // 2, n - len(same)))
         same = same[: n - take]
         beside = np.setdiff1d(beside, same, assume_unique=True)[:take]
@@ -262,3 +259,12 @@ def _spread(group: Ints, n: int, rng: np.random.Generator) -> Ints:
     turn = np.arange(len(group)) - np.repeat(np.cumsum(sizes) - sizes, sizes)  # how many of its group come before
     ties = rng.random(len(group))
     return np.sort(order[np.lexsort((ties, turn))[:n]])
+
+
+def _common(n: int, some: list[Ints], others: Ints) -> Ints:
+    """Those of ``others`` that are in any of ``some``, ascending; all are below ``n``."""
+    there, wanted = np.zeros(n, bool), np.zeros(n, bool)
+    for one in some:
+        there[one] = True
+    wanted[others] = True
+    return np.flatnonzero(there & wanted)

@@ -110,7 +110,7 @@ def tokens_table(matcher: Matcher, hits: Hitting, units: Sequence[int]) -> Table
     """At true prevalence: every counted token of the split, as many active as there are."""
     rows, areas = [], []
     for unit in units:
-        found = hits(unit)
+        found = matcher.once(hits(unit))
         right = matcher.right(unit, found)
         fired = len(matcher.fired(unit))
         tp, said = int(right.sum()), len(right)

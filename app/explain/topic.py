@@ -4,6 +4,7 @@ L1 logistic regression on the window's bag of words, by accelerated proximal gra
 each latent with its own share of the penalty at which its first word would come in.
 """
 
+import warnings
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -92,6 +93,7 @@ def topics(words: Words, grid: Grid, active: Callable[[Split], tuple[Ints, Ints]
     for split in range(len(SPLITS)):
         mine = grid.split == split
         number[split, mine] = np.arange(mine.sum())
+    warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
     X = {split: _matrix(words, number[SPLITS.index(split)]) for split in ("train", "val")}
     pairs = {split: active(split) for split in ("train", "val")}
     out = []
