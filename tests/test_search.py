@@ -458,16 +458,37 @@ def test_what_somebody_has_just_written_is_embedded_after_the_next_search(client
     try:
         first = asked(client, "dances", sae=FIRST)
         assert "are embedded now" in first["notes"][0]
-        state = client.app.state.saescope
-        for _ in range(200):
-            if not state.tasks:
-                break
-            client.get("/healthz")
+        settled(client)
         assert names(asked(client, "ballroom dances", sae=FIRST))[0] == (FIRST, 22)
         assert asked(client, "dances", sae=FIRST)["notes"] == []
     finally:
         with database.begin() as connection:
             connection.execute(text("DELETE FROM explanation WHERE id = :i"), {"i": one})
+
+
+def test_what_is_written_on_a_page_is_found_by_meaning_and_so_is_what_it_was_changed_to(client, database, saes):
+    page = f"/saes/{FIRST}/features/26/explanations"
+    client.post(page, data={"text": "comets, asteroids and moons", "author": "Ada"})
+    settled(client)
+    assert names(asked(client, "celestial bodies", sae=FIRST))[0] == (FIRST, 26)
+    with database.begin() as connection:
+        number = connection.execute(text("SELECT id FROM explanation WHERE author = 'Ada'")).scalar_one()
+    client.post(f"{page}/{number}", data={"text": "bread, cheese and soup", "author": "Ada"})
+    settled(client)
+    best = asked(client, "meals", sae=FIRST)["items"][0]
+    assert best["index"] == 26
+    assert best["meaning"]["author"] == "Ada"
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM explanation WHERE author = 'Ada'"))
+
+
+def settled(client):
+    """Wait until what pages have begun is done."""
+    for _ in range(2000):
+        if not client.app.state.saescope.tasks:
+            return
+        client.get("/healthz")
+    raise AssertionError("it does not end")
 
 
 # In a browser.

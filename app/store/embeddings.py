@@ -155,7 +155,9 @@ def literal(vector: Floats) -> str:
 
 
 async def a_few_pending(connection: AsyncConnection, sae_id: int, limit: int) -> list[Pending]:
-    return [Pending(*row) for row in await connection.execute(_pending_of(sae_id, 0, limit))]
+    """Explanations without a vector, of an SAE that was embedded before."""
+    begun = select(t.embedding.c.model).where(t.embedding.c.sae_id == sae_id).exists()
+    return [Pending(*row) for row in await connection.execute(_pending_of(sae_id, 0, limit).where(begun))]
 
 
 async def write_few(

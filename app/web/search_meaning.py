@@ -2,8 +2,6 @@
 
 import asyncio
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from app.embed.embedder import Embedded
 from app.errors import ClientBusy, ClientRate, SaescopeError
 from app.store import embeddings
@@ -11,14 +9,13 @@ from app.store.search import Found, both
 from app.store.search_hits import Wanted, get_hits
 from app.web import search_build as build
 from app.web import search_form as form
+from app.web.embedding import embed_few
 from app.web.limits import about_tokens, client_of
 from app.web.routes import state_of
 from app.web.search_contexts import SearchResult
 from app.web.search_modes import Scope
-from app.web.state import State
 
 PATIENCE_S = 2.0  # for the model, which may have to be loaded first
-AT_ONCE = 32  # explanations that a search has embedded afterwards
 
 
 async def find_meaning(scope: Scope) -> SearchResult:
@@ -98,17 +95,3 @@ def _apart(names: list[str], why: str) -> list[str]:
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     command = f"saescope embed {names[0]}" if len(names) == 1 else "saescope embed"
     return [f"The explanations of {', '.join(names[:3])}{more} {why}, so they are found by words alone; '{command}'."]
-
-
-async def embed_few(state: State, sae_id: int) -> None:
-    """Embed what people have just written about an SAE whose other explanations are embedded; nobody waits for it."""
-    try:
-        async with state.database.connect() as db:
-            rows = await embeddings.a_few_pending(db, sae_id, AT_ONCE)
-        if not rows:
-            return
-        found = await state.engine.embed([row.text[:2000] for row in rows])
-        async with state.database.begin() as db:
-            await embeddings.write_few(db, sae_id, found.model, list(zip(rows, found.vectors, strict=True)))
-    except (SaescopeError, SQLAlchemyError):
-        return  # the next search tries again
