@@ -11,6 +11,7 @@ import typer
 
 from app.cli_backup import backup, restore
 from app.cli_doctor import assets, doctor
+from app.cli_embed import embed
 from app.cli_explain import explain
 from app.cli_explanations import explanations
 from app.cli_export import export
@@ -47,6 +48,7 @@ app.command()(assets)
 app.command()(backup)
 app.command()(restore)
 app.command("map")(make_map)
+app.command()(embed)
 app.command()(explain)
 app.command()(explanations)
 
@@ -243,7 +245,7 @@ def main() -> None:
         raise SystemExit(1) from None
     finally:
         signal.signal(signal.SIGINT, before)
-    if status == 130 and sys.argv[1:2] in (["demo"], ["explain"], ["harvest"], ["map"], ["train"]):
+    if status == 130 and sys.argv[1:2] in (["demo"], ["embed"], ["explain"], ["harvest"], ["map"], ["train"]):
         typer.echo("\nStopped. The same command carries on from here.", err=True)
     if isinstance(status, int) and status:
         raise SystemExit(status)

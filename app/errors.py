@@ -197,6 +197,16 @@ class MapImpossible(SaescopeError):
     status = 422
 
 
+class EmbeddingsUnavailable(SaescopeError):
+    code = "embeddings_unavailable"
+    status = 503
+
+
+class EmbeddingRunning(SaescopeError):
+    code = "embedding_running"
+    status = 409
+
+
 class MapRunning(SaescopeError):
     code = "map_running"
     status = 409

@@ -27,6 +27,7 @@ from app.live.inference import Inference
 from app.settings import Settings
 from app.store import queries
 from app.store.embedded import revive
+from app.store.embeddings import standing
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
 from app.web.alike import router as alike
@@ -62,6 +63,7 @@ from app.web.reference import ABOUT, TAGS, summarise
 from app.web.rendering import ROOT, render_page
 from app.web.routes import fallback, router
 from app.web.runs import router as runs
+from app.web.search import router as search
 from app.web.state import State, target
 from app.web.static_files import CompressedStaticFiles
 from app.web.traffic import Counted, Traffic
@@ -95,10 +97,10 @@ def create_app(settings: Settings) -> FastAPI:
         try:
             yield
         finally:
-            tasks = [task for task in (warming, minding) if task is not None]
-            for task in tasks:
+            left = [task for task in (warming, minding, *state.tasks) if task is not None]
+            for task in left:
                 task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)  # the first may hold a connection
+            await asyncio.gather(*left, return_exceptions=True)  # they may hold connections
             await harvests.close()
             await engine.close()
             await database.dispose()
@@ -127,6 +129,7 @@ def create_app(settings: Settings) -> FastAPI:
         router,
         operations,
         browse,
+        search,
         exports,
         compare,
         features,
@@ -157,9 +160,14 @@ def create_app(settings: Settings) -> FastAPI:
 
 async def _warm(state: State) -> None:
     await asyncio.to_thread(site_version)
+    saes = []
     with contextlib.suppress(SaescopeError, SQLAlchemyError):
         async with state.database.connect() as connection:
             saes = await queries.list_saes(connection)
+            embedded = await standing(connection, [sae.id for sae in saes])
+        if any(one.model for one in embedded.values()):
+            await state.engine.embed(["warm"])
+    with contextlib.suppress(SaescopeError, SQLAlchemyError):
         if saes:
             await state.vocabulary(saes[0])
             await state.engine.warm(target(saes[0], state.settings.home))

@@ -69,6 +69,10 @@ class Settings(BaseSettings):
     )
     llm_model: str = Field(default="", description="The model there that explains and scores")
     llm_key: str | None = Field(default=None, repr=False, description="The endpoint's key; sent to no other address")
+    embeddings: Path | None = Field(
+        default=None,
+        description="Folder of the sentence model that explanations are searched with; unset is all-MiniLM-L6-v2",
+    )
     max_prompt_tokens: int = Field(
         default=4096, ge=2, description="Longest text /inspect takes, in tokens; the subject's own limit holds as well"
     )
@@ -138,6 +142,8 @@ def load_settings(**overrides: object) -> Settings:
         ) from None
     try:
         settings.home = settings.home.expanduser().absolute()
+        if settings.embeddings:
+            settings.embeddings = settings.embeddings.expanduser().absolute()
     except RuntimeError:
         raise InvalidSetting(f"The home {settings.home} names a user there is not.", setting="home") from None
     return settings

@@ -193,8 +193,13 @@ def random_feature(slug: str) -> str:
     return f"/saes/{_slug(slug)}/random"
 
 
-def search(*, sae: str | None = None, q: str | None = None) -> str:
-    return "/search" + _query(sae=sae, q=q)
+def search(**state: object) -> str:
+    """Features of every SAE by what they mean; ``state`` is q, mode, sae, the filters and after."""
+    return "/search" + _query(**state)
+
+
+def search_json(**state: object) -> str:
+    return "/search.json" + _query(**state)
 
 
 def compare(a: str | None = None, b: str | None = None) -> str:

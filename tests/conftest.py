@@ -14,6 +14,7 @@ from app import cli
 from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
 from app.demo.run import prepare_subject
+from app.embed.folder import fetched_model
 from app.harvest.job import Job, run_job
 from app.harvest.parameters import Parameters
 from app.main import create_app
@@ -54,6 +55,13 @@ def cache():
 def real_folder(cache):
     with FileLock(cache / "preparing"):  # other workers may be at it
         return prepare_subject(cache)
+
+
+@pytest.fixture(scope="session")
+def model_folder(cache):
+    """The real sentence model."""
+    with FileLock(cache / "preparing"):
+        return fetched_model(Settings(home=cache))
 
 
 @pytest.fixture(scope="session")

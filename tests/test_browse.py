@@ -378,9 +378,12 @@ def test_a_fifth_export_at_once_is_refused(client, monkeypatch):
         assert "Too many exports" in told.text
 
 
-def test_the_search_box_leads_to_an_saes_labels(client):
-    one = client.get("/search?q=apple", follow_redirects=False)
-    assert one.headers["location"] == f"{BASE}?q=apple#features"
+def test_the_search_box_finds_labels(client):
+    found = client.get("/search.json?q=apple").json()["result"]
+    wanted = {row["index"] for row in walk(client, q="apple")}
+    assert wanted
+    assert {hit["index"] for hit in client.get("/search.json?q=apple&top=100").json()["result"]["items"]} == wanted
+    assert found["found"] == len(wanted)
     assert client.get("/search?q=a&sae=nothing").status_code == 404
 
 

@@ -12,10 +12,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx2
+import numpy as np
 import pytest
 from fastapi.testclient import TestClient
 
-from app.errors import EngineBusy, EngineUnavailable, InvalidSAE, PathRefused, TextTooLong
+from app.embed.model import SentenceModel
+from app.errors import EmbeddingsUnavailable, EngineBusy, EngineUnavailable, InvalidSAE, PathRefused, TextTooLong
 from app.infer import client as module
 from app.infer import wire
 from app.infer.client import Services, _with
@@ -507,3 +509,29 @@ def test_addresses_that_are_none_are_refused_by_name(monkeypatch):
         monkeypatch.setenv("SAESCOPE_INFER_URL", wrong)
         with pytest.raises(InvalidSetting, match="SAESCOPE_INFER_URL"):
             load_settings()
+
+
+def test_texts_are_embedded_by_a_service_and_one_without_a_model_says_so(
+    service, settings, tiny_folder, tmp_path, model_folder
+):
+    arguments, given = infer(settings, tiny_folder, tmp_path, embeddings=model_folder)
+    texts = ["chemical elements", "שלום 🎉"]
+
+    async def ask(*urls):
+        asking = Services(urls, settings.home)
+        try:
+            first = await asking.embed(texts)
+            return first, await asking.embed(texts)
+        finally:
+            await asking.close()
+
+    with started(*arguments, **given) as other:
+        found, again = asyncio.run(ask(other.url))
+    here = SentenceModel(model_folder)
+    assert found.model == here.name
+    assert np.allclose(found.vectors, here.encode(texts), atol=1e-5)
+    assert np.array_equal(again.vectors, found.vectors)
+    with pytest.raises(EmbeddingsUnavailable, match="'saescope embed' fetches it"):
+        asyncio.run(ask(service.url))
+    with pytest.raises(EngineUnavailable):
+        asyncio.run(ask(other.url))

@@ -20,11 +20,12 @@ from app.web.map_contexts import MapGroupPage, MapPage
 from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
 from app.web.run_contexts import HarvestsPage, RunPage
+from app.web.search_contexts import SearchPage
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
     HeadsPage, AlikePage, InspectPage, IntervenePage, AttributePage, HarvestsPage, RunPage, ScorePage, MapPage,
-    MapGroupPage, ListsPage, ListPage, SharedPage, NotesPage,
+    MapGroupPage, ListsPage, ListPage, SharedPage, NotesPage, SearchPage,
 )  # fmt: skip
 
 

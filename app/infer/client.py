@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 
 import httpx2
 
+from app.embed.embedder import Embedded, Memory, check_texts
 from app.errors import EngineBusy, EngineStopped, EngineUnavailable, SaescopeError, TokenWrong
 from app.infer import wire
 from app.live.cache import Cache
@@ -75,6 +76,7 @@ class Services:
         self._home = home
         self._cache = Cache(cache_bytes)
         self._closed: asyncio.Future[None] | None = None
+        self._embedded = Memory()
         self._http = httpx2.AsyncClient(
             headers={b"authorization": f"Bearer {token}".encode()} if token else {},
             # How long it may take is for ``_patiently`` to say. The server keeps idle connections for longer than we.
@@ -163,6 +165,24 @@ class Services:
 
         await asyncio.gather(*map(one, self._services))
 
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """As app.live.inference has it."""
+        check_texts(texts)
+        if (known := self._embedded.get(texts)) is not None:
+            return known
+        body = wire.written(wire.EmbedAsk(list(texts)))
+        refusals: dict[_Service, SaescopeError] = {}
+        while True:
+            service = self._choose(refusals)
+            try:
+                with service.working():
+                    found = await self._embed(service, body, len(texts))
+            except _ELSEWHERE as error:
+                refusals[service] = _noted(service, error)
+            else:
+                self._embedded.add(texts, found)
+                return found
+
     async def close(self) -> None:
         if not self._closing.done():
             self._closing.set_result(None)
@@ -201,6 +221,17 @@ class Services:
             return _with(run, revisions)
         except _UNREADABLE as error:
             raise _Gone(f"its answer cannot be read ({type(error).__name__})") from error
+
+    async def _embed(self, service: _Service, body: bytes, texts: int) -> Embedded:
+        try:
+            async with aclosing(self._answer(service, "/embed", body)) as answers:
+                answer = await anext(answers)
+                found = wire.embedded_read(json.loads(await self._patiently(service, answer.aread())))
+            if found.vectors.ndim != 2 or len(found.vectors) != texts:
+                raise ValueError("vectors")
+        except _UNREADABLE as error:
+            raise _Gone(f"its answer cannot be read ({type(error).__name__})") from error
+        return found
 
     async def _answers(self, service: _Service, body: bytes, job: Job[A]) -> AsyncGenerator[A, None]:
         async with aclosing(self._answer(service, "/run", body)) as answers:

@@ -1,5 +1,6 @@
 """The engine as the settings have it, in this process."""
 
+from app.embed.embedder import Embedder
 from app.harvest.job import in_dtype, read_sae
 from app.harvest.subjects import HASHES
 from app.live.engine import Engine
@@ -21,4 +22,5 @@ def local_engine(settings: Settings) -> Engine:
         max_chars=settings.max_prompt_chars,
         batch_tokens=settings.batch_tokens,
         waiting=settings.engine_waiting,
+        embedder=Embedder(settings),
     )

@@ -47,6 +47,7 @@ def service(engine: Engine, settings: Settings) -> Starlette:
             Route("/metrics", asks.metrics),
             Route("/read", asks.read, methods=["POST"]),
             Route("/run", asks.run, methods=["POST"]),
+            Route("/embed", asks.embed, methods=["POST"]),
         ],
         lifespan=lifespan,
         exception_handlers={
@@ -133,6 +134,10 @@ class _Asks:
                 await answers.aclose()
 
         return StreamingResponse(lines(), media_type=wire.LINES)
+
+    async def embed(self, request: Request) -> Response:
+        ask = wire.asked(wire.EmbedAsk, await self._body(request))
+        return JSONResponse(wire.embedded_json(await while_there(request, self._engine.embed(ask.texts))))
 
     async def _body(self, request: Request) -> bytes:
         """

@@ -1,16 +1,20 @@
 """How the site and its inference services talk: JSON, and a prompt's arrays as npz. Never pickle.
 
 POST /read takes a ``ReadAsk``; the answer is one line of JSON, then app.live.packed. POST /run takes a ``RunAsk``; the
-answer is a line of JSON for each step, ``{"answer": ...}``, then ``{"done": true}`` or ``{"error": ...}``.
+answer is a line of JSON for each step, ``{"answer": ...}``, then ``{"done": true}`` or ``{"error": ...}``. POST /embed
+takes an ``EmbedAsk``; the answer is the model's name and the vectors, fp32 in base64.
 """
 
+import base64
 import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import numpy as np
 from pydantic import Field, TypeAdapter, ValidationError
 
+from app.embed.embedder import Embedded
 from app.errors import BadRequest, SaescopeError
 from app.live.jobs import (
     AttributeAnswer,
@@ -56,7 +60,12 @@ class RunAsk:
     job: Annotated[GenerateJob | EffectJob | AttributeJob | HeadsJob, Field(discriminator="job")]
 
 
-_ASKS: dict[type[Any], TypeAdapter[Any]] = {ask: TypeAdapter(ask) for ask in (ReadAsk, RunAsk)}
+@dataclass(frozen=True)
+class EmbedAsk:
+    texts: Annotated[list[str], Field(min_length=1)]
+
+
+_ASKS: dict[type[Any], TypeAdapter[Any]] = {ask: TypeAdapter(ask) for ask in (ReadAsk, RunAsk, EmbedAsk)}
 _ANSWERS: dict[type[Any], TypeAdapter[Any]] = {
     job: TypeAdapter(answer)
     for job, answer in (
@@ -78,7 +87,7 @@ def place(target: Target, home: Path) -> Place:
     )  # fmt: skip
 
 
-def written(ask: ReadAsk | RunAsk) -> bytes:
+def written(ask: ReadAsk | RunAsk | EmbedAsk) -> bytes:
     return json.dumps(asdict(ask), default=sorted).encode()  # of an edit's positions, which are a set
 
 
@@ -117,6 +126,20 @@ def answer_line(answer: Any) -> bytes:
 def answer_read(job: Job[T], told: Any) -> T:
     answer: T = _ANSWERS[type(job)].validate_python(told)
     return answer
+
+
+def embedded_json(found: Embedded) -> dict[str, Any]:
+    data = base64.b64encode(found.vectors.astype("<f4").tobytes()).decode()
+    return {"model": found.model, "shape": list(found.vectors.shape), "vectors": data}
+
+
+def embedded_read(told: dict[str, Any]) -> Embedded:
+    """
+    Raises:
+        KeyError, ValueError, TypeError: it is none.
+    """
+    data = np.frombuffer(base64.b64decode(told["vectors"]), "<f4")
+    return Embedded(str(told["model"]), data.reshape(told["shape"]).astype(np.float32))
 
 
 def error_json(error: SaescopeError) -> dict[str, Any]:

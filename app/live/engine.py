@@ -16,7 +16,8 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from app.errors import EmptyText, EngineBusy, EngineStopped, TextTooLong, TooLarge
+from app.embed.embedder import Embedded, Embedder
+from app.errors import EmbeddingsUnavailable, EmptyText, EngineBusy, EngineStopped, TextTooLong, TooLarge
 from app.live.cache import Cache
 from app.live.forward import CHUNK, Chunk, joined, read_batch, read_long
 from app.live.jobs import Job
@@ -53,8 +54,9 @@ class Engine:
         gap_s: float = 0.001,
         cache_bytes: int = 1 << 28,
         waiting: int = 256,
+        embedder: Embedder | None = None,
     ) -> None:
-        self.residents = residents
+        self.residents, self._embedder = residents, embedder
         self.max_tokens, self.max_chars = max_tokens, max_chars
         self._batch_tokens, self._wait_s, self._gap_s, self._limit = batch_tokens, wait_s, gap_s, waiting
         self._queue: queue.SimpleQueue[Request | None] = queue.SimpleQueue()
@@ -171,8 +173,16 @@ class Engine:
         """Load what ``target`` needs, so that the first prompt does not wait for it."""
         await self.read([target], "warm")
 
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """As app.live.inference has it; in a thread of its own, so that no prompt waits for it."""
+        if self._embedder is None:
+            raise EmbeddingsUnavailable("This engine has no sentence model.")
+        return await self._embedder.embed(texts)
+
     async def close(self) -> None:
         await asyncio.to_thread(self.stop)
+        if self._embedder is not None:
+            await asyncio.to_thread(self._embedder.close)
 
     async def _answer(self, request: Request) -> Any:
         self._submit(request)

@@ -4,6 +4,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol, TypeVar
 
+from app.embed.embedder import Embedded
 from app.live.jobs import Job
 from app.live.prompt import PromptRun, Target
 from app.live.stats import EngineStats
@@ -57,6 +58,15 @@ class Inference(Protocol):
 
     async def warm(self, target: Target) -> None:
         """Load what ``target`` needs, so that the first prompt does not wait for it."""
+        ...
+
+    async def embed(self, texts: Sequence[str]) -> Embedded:
+        """Texts as vectors of the sentence model.
+
+        Raises:
+            EmbeddingsUnavailable: there is none, or it cannot be read.
+            TextTooLong, EngineBusy, EngineUnavailable: as ``read``.
+        """
         ...
 
     async def close(self) -> None:

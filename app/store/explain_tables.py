@@ -59,7 +59,17 @@ explanation = Table(
         postgresql_using="hnsw",
         postgresql_ops={"embedding": "halfvec_cosine_ops"},
     ),
+    Index("explanation_unembedded", "sae_id", "id", postgresql_where=text("embedding IS NULL AND status = 'ok'")),
     postgresql_partition_by="LIST (sae_id)",
+)
+
+# Whose the vectors of an SAE's explanations are.
+embedding = Table(
+    "embedding",
+    metadata,
+    Column("sae_id", ForeignKey("sae.id", ondelete="CASCADE"), primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
 # The texts that a person's explanation had before, numbered from 1.

@@ -23,6 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from app.store.explain_tables import embedding as embedding
 from app.store.explain_tables import example_set as example_set
 from app.store.explain_tables import explanation as explanation
 from app.store.explain_tables import explanation_edit as explanation_edit
@@ -63,6 +64,7 @@ sequence = Table(
     Column("id", Integer, primary_key=True, autoincrement=False),
     Column("token_ids", ARRAY(Integer), nullable=False),
     Column("document", Text, nullable=False),
+    Index("sequence_by_token", "token_ids", postgresql_using="gin"),
 )
 
 document = Table(
@@ -160,6 +162,7 @@ latent = Table(
     Index("latent_on_first", "sae_id", text("(2 * first_fired > fired)"), "index"),
     Index("latent_on_last", "sae_id", text("(2 * last_fired > fired)"), "index"),
     Index("latent_by_token", text("(token_probability_ids || token_mean_ids || promoted_ids)"), postgresql_using="gin"),
+    Index("latent_by_word", text("to_tsvector('english', label)"), postgresql_using="gin"),
     postgresql_partition_by="LIST (sae_id)",
 )
 
@@ -177,6 +180,7 @@ example = Table(
     Column("activation", REAL, nullable=False),
     Column("offsets", ARRAY(SmallInteger), nullable=False),
     Column("shares", LargeBinary, nullable=False),
+    Index("example_by_sequence", "sequence_id"),
     postgresql_partition_by="LIST (sae_id)",
 )
 

@@ -14,7 +14,7 @@ from app.errors import SubjectUnavailable
 from app.subject.tokens import Vocabulary
 
 # transformers imports its parts lazily, and two threads doing so at once can find it half imported.
-_loading = threading.RLock()
+loading = threading.RLock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -160,7 +160,7 @@ def load_subject(path: Path, name: str, dtype: str = "auto", device: str = "auto
             f"No model at {path}: config.json is missing; run 'saescope demo' or give a Hugging Face folder.",
             path=str(path),
         )
-    with _loading:
+    with loading:
         return _load(path, name, dtype, device)
 
 
@@ -193,7 +193,7 @@ def load_tokenizer(path: Path) -> Any:
     Raises:
         SubjectUnavailable: there is none in ``path``.
     """
-    with _loading:
+    with loading:
         from transformers import AutoTokenizer
 
         try:

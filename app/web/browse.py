@@ -229,18 +229,3 @@ async def sae_page(request: Request, slug: str, query: Asked) -> Response:
     answer = html("sae.html", request, preview=sae_preview(request, shown), page=shown, table=table, maps=maps)
     answer.status_code = table.status
     return answer
-
-
-@router.get("/search", include_in_schema=False)
-async def search(
-    request: Request, sae: str = "", q_: Annotated[str, Query(alias="q", max_length=100)] = ""
-) -> Response:
-    """Labels are searched within one SAE."""
-    async with state_of(request).database.connect() as db:
-        if not sae:
-            saes = await q.list_saes(db)
-            if len(saes) != 1:
-                raise BadRequest("Say which SAE's labels to search with 'sae'; there is not exactly one here.")
-            sae = saes[0].slug
-        found = await q.get_sae(db, sae)
-    return RedirectResponse(urls.sae(found.address, q=q_) + "#features", status_code=303)

@@ -4,6 +4,8 @@ import math
 import re
 from typing import Any
 
+from pydantic import BaseModel
+
 from app.errors import BadRequest, LatentOutOfRange
 from app.store.browse import Filters, Range
 from app.store.queries import SAERecord
@@ -25,9 +27,9 @@ def filters(query: BrowseQuery, sae: SAERecord, tokens: list[TableToken]) -> Fil
     return Filters(
         label=query.q or None,
         source=query.source or None,
-        density=_range(query, "density"),
-        maximum=_range(query, "max"),
-        score=_range(query, "score"),
+        density=span_of(query, "density"),
+        maximum=span_of(query, "max"),
+        score=span_of(query, "score"),
         sign=_one_of(query, "fires", ("positive", "negative", "both")),
         alive=None if not query.state else _one_of(query, "state", ("alive", "dead")) == "alive",
         place=_one_of(query, "on", ("first", "last")),
@@ -45,15 +47,24 @@ def tokens_meant(query: BrowseQuery, sae: SAERecord, vocabulary: Vocabulary) -> 
     _fits(query)
     if not query.token:
         return []
-    for typed in (query.token, query.token.translate(_GLYPHS)):
-        wanted = {typed.encode(), f" {typed}".encode()}
-        found = [i for i, text in enumerate(vocabulary.token_bytes) if text in wanted]
+    found = reading_as(query.token, vocabulary)
+    if not found:
+        raise BadRequest(
+            f"No token of {sae.subject} reads {query.token[:40]!r}; words may be split; try a beginning.",
+            field="token",
+        )
+    return found
+
+
+def reading_as(typed: str, vocabulary: Vocabulary) -> list[TableToken]:
+    """The tokens that read as ``typed``, with or without a space before it; its glyphs of whitespace as such if none
+    does."""
+    for text in (typed, typed.translate(_GLYPHS)):
+        wanted = {text.encode(), f" {text}".encode()}
+        found = [i for i, token in enumerate(vocabulary.token_bytes) if token in wanted]
         if found:
             return [TableToken(token=vocabulary.text(i), token_id=i) for i in found]
-    raise BadRequest(
-        f"No token of {sae.subject} reads {query.token[:40]!r}; words may be split; try a beginning.",
-        field="token",
-    )
+    return []
 
 
 def _fits(query: BrowseQuery) -> None:
@@ -65,14 +76,14 @@ def _fits(query: BrowseQuery) -> None:
             raise BadRequest(f"{name} holds a character no label and no token can hold.", field=name)
 
 
-def _range(query: BrowseQuery, name: str) -> Range:
+def span_of(query: BaseModel, name: str) -> Range:
     low, high = (_number(query, f"{name}_{end}") for end in ("min", "max"))
     if low is not None and high is not None and low > high:
         raise BadRequest(f"{name} from {low:g} to {high:g} holds nothing; the first must not be greater.", field=name)
     return Range(low, high)
 
 
-def _number(query: BrowseQuery, name: str) -> float | None:
+def _number(query: BaseModel, name: str) -> float | None:
     given = text = getattr(query, name).strip()
     if not text:
         return None

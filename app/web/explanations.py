@@ -12,6 +12,7 @@ from app.store import explanations as x
 from app.store import people
 from app.store import queries as q
 from app.web import build
+from app.web.embedding import embed_few
 from app.web.explain_build import KIND_NAMES, score_page
 from app.web.explain_contexts import ScorePage
 from app.web.forms import form_fields
@@ -75,6 +76,7 @@ async def write(request: Request, slug: str, index: str) -> Response:
     async with state_of(request).database.begin() as db:
         sae = await _latent(db, slug, latent)
         await people.write(db, sae.id, latent, given.get("text", ""), given.get("author", ""))
+    state_of(request).later(embed_few(state_of(request), sae.id))
     return _back(sae, latent)
 
 
@@ -85,6 +87,7 @@ async def edit(request: Request, slug: str, index: str, number: str) -> Response
         sae = await _latent(db, slug, latent)
         which = _number(number, latent)
         await people.edit(db, sae.id, latent, which, given.get("text", ""), given.get("author", ""))
+    state_of(request).later(embed_few(state_of(request), sae.id))
     return _back(sae, latent)
 
 

@@ -1,9 +1,11 @@
 """What every request shares: settings, the database, the engine, the queue, vocabularies and scales."""
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from sqlalchemy import select
@@ -37,6 +39,7 @@ class State:
     scores: Scores = field(default_factory=Scores)
     matches: Matches = field(default_factory=Matches)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # each holds a connection
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # begun by a page, which does not wait for them
     _vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     _scales: dict[int, Scale] = field(default_factory=dict)
 
@@ -52,6 +55,12 @@ class State:
         self.harvests.interrupt()
         await asyncio.sleep(self.settings.drain_seconds)
         await self.engine.close()
+
+    def later(self, work: Coroutine[Any, Any, None]) -> None:
+        """Do ``work`` when this page has been answered."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
 
     async def vocabulary(self, sae: SAERecord) -> Vocabulary:
         if sae.subject_path not in self._vocabularies:
