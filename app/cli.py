@@ -4,6 +4,7 @@ import gc
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -66,7 +67,7 @@ def demo(
     home: Home = None,
 ) -> None:
     """Prepare and serve the demo: SmolLM2-135M, a TopK SAE of layer 9, and Wikipedia articles."""
-    from app.demo.explain import explaining, is_explained
+    from app.demo.beside import made_beside, missing
     from app.demo.run import SLUG, demo_command, demo_marker, harvest_demo
     from app.harvest.parameters import Parameters
     from app.store.engine import database_url, sync_engine
@@ -91,12 +92,13 @@ def demo(
             )
         done.parent.mkdir(parents=True, exist_ok=True)
         done.touch()
-    needed = not is_explained(engine)
+    steps = missing(engine)
     engine.dispose()
     if serve:
-        if needed:
-            typer.echo("Features are explained while the site is up; labels change as that is done.", err=True)
-        with explaining(settings, needed=needed):
+        if steps:
+            what = ", then ".join(steps.values())
+            typer.echo(f"Made while the site is up: {what}. Pages change as each is done.", err=True)
+        with made_beside(settings, steps, partial(typer.echo, err=True)):
             run_server(settings)
 
 
