@@ -85,6 +85,20 @@ def example_kind(interval: str, sign: int) -> str:
     return name if sign > 0 else f"negative-{name}"
 
 
+def explanations(slug: str, index: int) -> str:
+    """Where a new explanation is sent."""
+    return f"/saes/{_slug(slug)}/features/{index}/explanations"
+
+
+def explanation(slug: str, index: int, number: int) -> str:
+    """Where another text of an explanation is sent."""
+    return f"{explanations(slug, index)}/{number}"
+
+
+def explanation_votes(slug: str, index: int, number: int) -> str:
+    return f"{explanation(slug, index, number)}/votes"
+
+
 def score(slug: str, index: int, score: int) -> str:
     """What an explanation said of the examples it was scored on."""
     return f"/saes/{_slug(slug)}/features/{index}/scores/{score}"

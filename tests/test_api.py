@@ -11,6 +11,8 @@ from jsonschema import Draft202012Validator
 from app import errors
 from app.atlas.make import Recipe, make_map
 from app.demo.run import SLUG as DEMO
+from app.explain.free import Recipe as Explaining
+from app.explain.free import explain_free
 from app.harvest.job import Job, run_job
 from app.main import create_app
 from app.sae.formats import saelens
@@ -30,6 +32,7 @@ def documented(settings, harvested, tiny, sequences):
     saelens.write(folder, random_sae(latents=4096, k=64), matrices=torch.float32, metadata={})
     run_job(Job(DEMO, folder, "test text", 64, harvested[1]), tiny, sequences, engine, own.home)
     make_map(DEMO, Recipe("pca"), engine, own.home)
+    explain_free(DEMO, Explaining(tokens=10_000), engine, own.home)
     engine.dispose()
     with TestClient(create_app(own)) as client:
         yield client
@@ -91,7 +94,9 @@ def test_every_twin_is_answered_as_documented(documented, schema):
             continue
         version = documented.get(f"/saes/{DEMO}/maps.json").json()["items"][0]["version"]
         there = path.replace("{slug}", DEMO).replace("{version}", version)
+        explanations = documented.get(f"/saes/{DEMO}/features/{alive['index']}.json").json()["explanations"]
         there = there.replace("{index}", str(alive["index"]))
+        there = there.replace("{score}", str(explanations[0]["scores"][0]["id"]))
         there = there.replace("{kind}", "top").replace("{rank}", "0")
         there = there.replace("{run}", str(run) if path.startswith("/harvests") else kept)
         query = example_query(told.get("parameters", []))

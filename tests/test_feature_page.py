@@ -121,7 +121,7 @@ def test_every_panel_says_how_it_is_measured_and_all_numbers_where_they_come_fro
     assert {name for name, how in told.items() if how} == {
         "examples", "histogram", "logits", "neighbours", "company", "tokens", "places",
     }  # fmt: skip
-    assert {name for name, how in told.items() if not how} == {"scores", "map"}
+    assert {name for name, how in told.items() if not how} == {"explanations", "map"}
     where = html[html.index("Where these numbers come from") :]
     where = where[: where.index("</details>")]
     for fact in ("Revision", "test text", "Tokens counted", "Harvested", "Density, fired", "Mean, std"):
@@ -174,7 +174,7 @@ def test_a_dead_latent_and_an_old_harvest_say_what_is_missing():
 
 def test_what_is_not_there_yet_is_named_without_a_dead_link(client):
     html = client.get(f"{BASE}/features/{live(client)['index']}").text
-    for panel in ("scores", "map"):
+    for panel in ("explanations", "map"):
         section = html[html.index(f'id="{panel}"') :]
         section = section[: section.index("</section>")]
         assert "yet" in section

@@ -10,7 +10,7 @@ from app.explain.samples import SPLITS, Ints
 
 SHARES = {"train": 0.6, "val": 0.2, "test": 0.2}
 LEAST = 15  # documents; below, blocks of sequences are what is kept apart
-BLOCK = 16  # sequences
+BLOCK = 16  # sequences, or a fifteenth of them if that is less
 MOST = 10  # no document is more than one such part of the sample
 
 
@@ -36,10 +36,11 @@ def choose(names: Sequence[str], counted: Ints, tokens: int, *, packed: bool) ->
     blocks = packed or len(numbers) < LEAST
     units, titles = document, list(numbers)
     if blocks:
-        units = np.arange(len(names)) // BLOCK
+        block = max(1, min(BLOCK, len(names) // LEAST))
+        units = np.arange(len(names)) // block
         titles = [str(unit) for unit in range(int(units.max(initial=-1)) + 1)]
         if packed:
-            usable = ~_carried_on(document, units)
+            usable = ~_carried_on(document, units, block)
     order = sorted(range(len(titles)), key=lambda unit: hashlib.sha256(titles[unit].encode()).digest())
     turn = np.empty(len(titles), np.int64)
     turn[order] = np.arange(len(titles))
@@ -64,12 +65,12 @@ def _dealt(sizes: Ints, order: list[int]) -> Ints:
     return split
 
 
-def _carried_on(document: Ints, units: Ints) -> Ints:
+def _carried_on(document: Ints, units: Ints, block: int) -> Ints:
     """Sequences at the beginning of a block that go on with the document the block before ended in."""
     first = np.r_[True, units[1:] != units[:-1]]
     out = np.zeros(len(units), bool)
     for start in np.flatnonzero(first)[1:].tolist():
-        stop = start + BLOCK
+        stop = start + block
         same = document[start:stop] == document[start]
         out[start : start + int(np.argmin(np.r_[same, False]))] = True
     return out

@@ -240,17 +240,33 @@ def _drop_revision(connection: Connection, slug: str, revision: str) -> None:
 def fill_partition(connection: Connection, table: str, sae_id: int, types: dict[str, str], chunks: Chunks) -> None:
     """Copy rows (without sae_id) into the SAE's partition of ``table``, which is made and attached if there is none."""
     partition = f"{table}_{sae_id}"
-    fresh = connection.execute(text("SELECT to_regclass(:name)"), {"name": partition}).scalar() is None
-    if fresh:
-        like = f"LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING GENERATED"
-        connection.execute(text(f"CREATE TABLE {partition} ({like})"))
+    fresh = _made(connection, table, partition)
     whole = ({"sae_id": Fixed(np.full(_rows(chunk), sae_id)), **chunk} for chunk in chunks)
     copy_in(connection, sql.Identifier(partition), types, whole)
     if fresh:
-        # The check spares ATTACH its scan of the rows.
-        connection.execute(text(f"ALTER TABLE {partition} ADD CHECK (sae_id = {sae_id})"))
-        connection.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES IN ({sae_id})"))
+        _attach(connection, table, partition, sae_id)
     connection.execute(text(f"ANALYZE {partition}"))
+
+
+def make_partition(connection: Connection, table: str, sae_id: int) -> None:
+    """The SAE's partition of ``table``, empty, if there is none."""
+    partition = f"{table}_{sae_id}"
+    if _made(connection, table, partition):
+        _attach(connection, table, partition, sae_id)
+
+
+def _made(connection: Connection, table: str, partition: str) -> bool:
+    if connection.execute(text("SELECT to_regclass(:name)"), {"name": partition}).scalar() is not None:
+        return False
+    like = f"LIKE {table} INCLUDING DEFAULTS INCLUDING STORAGE INCLUDING GENERATED"
+    connection.execute(text(f"CREATE TABLE {partition} ({like})"))
+    return True
+
+
+def _attach(connection: Connection, table: str, partition: str, sae_id: int) -> None:
+    # The check spares ATTACH its scan of the rows.
+    connection.execute(text(f"ALTER TABLE {partition} ADD CHECK (sae_id = {sae_id})"))
+    connection.execute(text(f"ALTER TABLE {table} ATTACH PARTITION {partition} FOR VALUES IN ({sae_id})"))
 
 
 def _rows(chunk: dict[str, Column]) -> int:

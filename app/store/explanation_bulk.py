@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine, delete, select, text
 
 from app.errors import ExplainRunning, UnknownSAE
 from app.store import tables as t
-from app.store.bulk import fill_partition
+from app.store.bulk import fill_partition, make_partition
 from app.store.copying import Column, Fixed, Raw, ragged
 from app.store.engine import explained
 from app.store.labels import relabel
@@ -116,9 +116,10 @@ def explain_lock(engine: Engine, slug: str) -> Iterator[None]:
 
 
 def make_partitions(connection: Connection, sae_id: int) -> None:
-    """The SAE's partitions of explanations and scores, where there are none yet."""
+    """The SAE's partitions of explanations and scores, where there are none yet; one transaction at a time."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(hashtextextended(:name, 7))"), {"name": f"parts {sae_id}"})
     for table in (t.explanation, t.example_set, t.score, t.score_example):
-        fill_partition(connection, table.name, sae_id, {"sae_id": "int4"}, [])
+        make_partition(connection, table.name, sae_id)
 
 
 def save_explanations(

@@ -31,6 +31,7 @@ class ExplanationRecord:
     status: str
     made: datetime
     votes: int
+    edits: list[dict[str, Any]]  # text, author and made of what it was before, the newest first
     scores: list[dict[str, Any]]
 
 
@@ -73,6 +74,8 @@ _EXPLANATIONS = text(
     SELECT e.id, e.sign, e.method, e.version, e.model, e.author, e.parameters, e.text, e.label, e.rule, e.status,
         e.made, coalesce((SELECT sum(v.value) FROM explanation_vote v
             WHERE v.sae_id = e.sae_id AND v.explanation_id = e.id), 0),
+        coalesce((SELECT jsonb_agg(to_jsonb(h) ORDER BY h.number DESC) FROM explanation_edit h
+            WHERE h.sae_id = e.sae_id AND h.explanation_id = e.id), '[]'),
         coalesce((SELECT jsonb_agg(to_jsonb(s) ORDER BY s.id) FROM score s
             WHERE s.sae_id = e.sae_id AND s.explanation_id = e.id), '[]')
     FROM explanation e WHERE e.sae_id = :sae AND e.latent = :latent AND (:id = 0 OR e.id = :id) ORDER BY e.id

@@ -1,6 +1,8 @@
 """How an SAE's scores are distributed, by method and scorer, kept so that a page need not look at every latent."""
 
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, delete, text
+
+from app.store import tables as t
 
 BINS = 20  # of headlines, over 0 to 1
 
@@ -35,8 +37,15 @@ _LABELS = text(
 
 
 def summarise(connection: Connection, sae_id: int) -> None:
-    """Make the SAE's summaries anew, and let pages that show it go stale."""
-    connection.execute(text("UPDATE sae SET edition = edition + 1 WHERE id = :sae"), {"sae": sae_id})
+    """Make the SAE's summaries anew."""
     connection.execute(text("DELETE FROM score_summary WHERE sae_id = :sae"), {"sae": sae_id})
     connection.execute(_SUMMARISE, {"sae": sae_id})
+    count_labels(connection, sae_id)
+
+
+def count_labels(connection: Connection, sae_id: int) -> None:
+    """Count the SAE's labels by source anew, and let pages that show it go stale."""
+    connection.execute(text("UPDATE sae SET edition = edition + 1 WHERE id = :sae"), {"sae": sae_id})
+    c = t.score_summary.c
+    connection.execute(delete(t.score_summary).where(c.sae_id == sae_id, c.scorer == "labels"))
     connection.execute(_LABELS, {"sae": sae_id})

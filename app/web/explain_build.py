@@ -39,6 +39,7 @@ def explanation(sae: SAERecord, latent: LatentRecord, record: ExplanationRecord)
         made=record.made.isoformat(timespec="seconds"),
         votes=record.votes,
         chosen=record.id == latent.explanation_id,
+        earlier=[c.EarlierText(text=one["text"], author=one["author"], made=one["made"][:19]) for one in record.edits],
         scores=[score(sae, latent.index, one) for one in record.scores],
     )
 

@@ -30,6 +30,14 @@ class ExplanationScore(BaseModel):
     url: str | None  # of its examples
 
 
+class EarlierText(BaseModel):
+    """What a person's explanation said before it was edited."""
+
+    text: str
+    author: str
+    made: str
+
+
 class Explanation(BaseModel):
     """What a person or a method says a latent fires on. ``chosen``: the latent's label is this one's."""
 
@@ -44,6 +52,7 @@ class Explanation(BaseModel):
     made: str
     votes: int
     chosen: bool
+    earlier: list[EarlierText]
     scores: list[ExplanationScore]
 
 

@@ -1,19 +1,25 @@
-"""The pages of explanations: what a score was made on."""
+"""Explanations: what a score was made on, and what people write, edit and vote for."""
 
 import re
 
 from fastapi import APIRouter, Request
-from fastapi.responses import HTMLResponse, Response
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.errors import LatentOutOfRange, PageNotFound, UnknownSAE
+from app import urls
+from app.errors import BadRequest, LatentOutOfRange, PageNotFound, UnknownSAE
 from app.store import explanations as x
+from app.store import people
+from app.store import queries as q
+from app.web import build
 from app.web.explain_build import KIND_NAMES, score_page
 from app.web.explain_contexts import ScorePage
+from app.web.forms import form_fields
 from app.web.found import find_latent
 from app.web.refusals import refused
 from app.web.routes import html, json_of, state_of, whole
 
-router = APIRouter(tags=["explanations"], responses=refused(UnknownSAE, LatentOutOfRange, PageNotFound))
+router = APIRouter(tags=["explanations"], responses=refused(BadRequest, UnknownSAE, LatentOutOfRange, PageNotFound))
 
 
 async def load_score(request: Request, slug: str, index: int, score: str) -> ScorePage:
@@ -40,3 +46,55 @@ async def score_json(request: Request, slug: str, index: str, score: str) -> Res
 async def score_html(request: Request, slug: str, index: str, score: str) -> Response:
     page = await load_score(request, slug, whole(index), score)
     return html("score.html", request, page=page, kinds=KIND_NAMES)
+
+
+async def _latent(db: AsyncConnection, slug: str, index: int) -> q.SAERecord:
+    sae = await q.get_sae(db, slug)
+    if not 0 <= index < sae.n_latents:
+        raise build.out_of_range(sae, index)
+    return sae
+
+
+def _number(name: str, index: int) -> int:
+    if not re.fullmatch("[0-9]{1,18}", name):
+        raise people.unknown(index, 0)
+    return int(name)
+
+
+def _back(sae: q.SAERecord, index: int) -> Response:
+    return RedirectResponse(urls.feature(sae.address, index) + "#explanations", status_code=303)
+
+
+async def _fields(request: Request) -> dict[str, str]:
+    return {name: values[-1] for name, values in (await form_fields(request)).items()}
+
+
+@router.post("/saes/{slug}/features/{index}/explanations", include_in_schema=False)
+async def write(request: Request, slug: str, index: str) -> Response:
+    given, latent = await _fields(request), whole(index)
+    async with state_of(request).database.begin() as db:
+        sae = await _latent(db, slug, latent)
+        await people.write(db, sae.id, latent, given.get("text", ""), given.get("author", ""))
+    return _back(sae, latent)
+
+
+@router.post("/saes/{slug}/features/{index}/explanations/{number}", include_in_schema=False)
+async def edit(request: Request, slug: str, index: str, number: str) -> Response:
+    given, latent = await _fields(request), whole(index)
+    async with state_of(request).database.begin() as db:
+        sae = await _latent(db, slug, latent)
+        which = _number(number, latent)
+        await people.edit(db, sae.id, latent, which, given.get("text", ""), given.get("author", ""))
+    return _back(sae, latent)
+
+
+@router.post("/saes/{slug}/features/{index}/explanations/{number}/votes", include_in_schema=False)
+async def vote(request: Request, slug: str, index: str, number: str) -> Response:
+    given, latent = await _fields(request), whole(index)
+    value = given.get("value", "")
+    if value not in ("1", "0", "-1"):
+        raise BadRequest(f"A vote is 1, -1 or 0, not {value[:20]!r}.", value=value[:20])
+    async with state_of(request).database.begin() as db:
+        sae = await _latent(db, slug, latent)
+        await people.vote(db, sae.id, latent, _number(number, latent), given.get("author", ""), int(value))
+    return _back(sae, latent)

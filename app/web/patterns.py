@@ -11,7 +11,7 @@ from app.web import contexts as c
 from app.web import differences_contexts as d
 from app.web.browse_contexts import Bar, BrowseQuery, BrowseRow, LatentPage, LatentTable
 from app.web.examples import Look, rows
-from app.web.explain_contexts import Explanation, ExplanationScore
+from app.web.explain_contexts import EarlierText, Explanation, ExplanationScore, MethodScores, SAEScores
 from app.web.features import panels
 from app.web.inspect_contexts import PromptToken
 from app.web.routes import html
@@ -97,9 +97,32 @@ def explanation() -> Explanation:
     return Explanation(
         id=1, sign=1, method="token-rules", model=None, author=None, label="signed, sign, a treaty",
         text="fires on “signed”, “sign”; at the end of “a treaty”", made="2026-01-02T03:04:05+00:00", votes=0,
-        how="A rule learned on train documents, with no language model", chosen=False,
+        how="A rule learned on train documents, with no language model", chosen=False, earlier=[],
         scores=[ExplanationScore(**windows), ExplanationScore(**rare)],
     )  # fmt: skip
+
+
+def by_a_person() -> Explanation:
+    earlier = EarlierText(text="about contracts", author="Ada", made="2026-01-01T03:04:05+00:00")
+    changes = {
+        "id": 2, "method": "person", "author": "Grace", "text": "treaties, and who signs them", "earlier": [earlier],
+        "how": "Written by a person, by Grace", "votes": 2, "chosen": True, "scores": [], "label": "treaties",
+    }  # fmt: skip
+    return explanation().model_copy(update=changes)
+
+
+def scores() -> SAEScores:
+    shared = dict.fromkeys(("random", "hard", "precision", "recall", "f1", "auroc"), 0.5)
+    windows = MethodScores(
+        method="token-rules", model="", scorer="windows", explanations=4095, headlines=4058, few=37, unanswered=0,
+        quantiles=[0.54, 0.59, 0.67, 0.76, 0.84], counts=[0] * 10 + [300, 700, 900, 800, 700, 400, 158, 60, 30, 10],
+        mean=0.678, control=0.5, auprc=0.68, **shared,
+    )  # fmt: skip
+    none = MethodScores(
+        method="llm", model="a-model", scorer="detection", explanations=3, headlines=0, few=0, unanswered=3,
+        quantiles=None, counts=[0] * 20, mean=None, control=None, auprc=None, **shared,
+    )  # fmt: skip
+    return SAEScores(labels={"token-rules": 3400, "top-tokens": 696}, methods=[windows, none])
 
 
 def neighbour(index: int, cosine: float, shown: c.Glimpse | None) -> c.Neighbour:
@@ -276,6 +299,8 @@ async def patterns(request: Request) -> Response:
         empty_table=table(q="no such"),
         refused_table=table(density_min="much"),
         runs=runs(),
+        explained=feature(explanations=[explanation(), by_a_person()]),
+        scores=scores(),
         error=c.ErrorPage(
             status=404,
             title="Not found",

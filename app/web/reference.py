@@ -17,6 +17,7 @@ ABOUT = (
     "`Retry-After` where it passes by itself."
 )
 TAGS = [
+    {"name": "explanations", "description": "What features fire on in words, and what its scores were made on."},
     {"name": "live", "description": "The subject run on a text: inspect, intervene, attribute."},
     {"name": "features", "description": "SAEs and their features, as they were harvested."},
     {"name": "harvests", "description": "Harvests: start, watch, stop."},
