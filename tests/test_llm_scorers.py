@@ -125,7 +125,7 @@ def test_a_right_explanation_scores_one_and_its_control_a_half(run, sampler):
         assert row["auprc"] > 0.98
 
 
-@pytest.mark.parametrize("latent", range(40, 44))
+@pytest.mark.parametrize("latent", [40, 41])
 def test_a_random_explanation_scores_a_half(run, sampler, latent):
     """These latents fire at random, so any word is a random explanation of them."""
     totals = {"detection": [], "fuzzing": []}

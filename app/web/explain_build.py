@@ -15,6 +15,9 @@ from app.web import explain_contexts as c
 HOW = {
     "token-rules": "A rule learned on train documents, with no language model",
     "vocab-projection": "The tokens whose logits the decoder row raises most",
+    "llm": "Written by a language model that saw train documents",
+    "llm-contrastive": "Written by a language model that saw train documents, also ones in which it is not active",
+    "imported": "From another tool's file, not scored here",
     "person": "Written by a person",
 }
 KIND_NAMES = {
