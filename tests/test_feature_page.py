@@ -121,7 +121,7 @@ def test_every_panel_says_how_it_is_measured_and_all_numbers_where_they_come_fro
     assert {name for name, how in told.items() if how} == {
         "examples", "histogram", "logits", "neighbours", "company", "tokens", "places",
     }  # fmt: skip
-    assert {name for name, how in told.items() if not how} == {"explanations", "map"}
+    assert {name for name, how in told.items() if not how} == {"explanations", "map", "notes"}
     where = html[html.index("Where these numbers come from") :]
     where = where[: where.index("</details>")]
     for fact in ("Revision", "test text", "Tokens counted", "Harvested", "Density, fired", "Mean, std"):
