@@ -33,7 +33,7 @@ _OVERVIEW = text(
     SELECT s.revision, c.name, h.tokens, h.finished,
         CASE WHEN s.id = :sae THEN (
             SELECT jsonb_agg(jsonb_build_array(x.method, x.model, x.scorer, x.facts)
-                ORDER BY x.method, x.model, x.scorer)
+                ORDER BY x.method, x.model, x.scorer DESC)
             FROM score_summary x WHERE x.sae_id = s.id
         ) END
     FROM sae s JOIN harvest h ON h.sae_id = s.id JOIN corpus c ON c.id = h.corpus_id

@@ -20,7 +20,7 @@ from app.web.found import find_latent
 from app.web.refusals import refused
 from app.web.routes import html, json_of, state_of, whole
 
-router = APIRouter(tags=["explanations"], responses=refused(UnknownSAE, LatentOutOfRange, PageNotFound))
+router = APIRouter(tags=["explanations"], responses=refused(BadRequest, UnknownSAE, LatentOutOfRange, PageNotFound))
 
 
 async def load_score(request: Request, slug: str, index: int, score: str) -> ScorePage:
