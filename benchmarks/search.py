@@ -102,11 +102,14 @@ def latents(n: int, texts: list[str]) -> Iterator[dict[str, Column]]:
         yield {name: told[name] for name in _LATENT_TYPES if name != "sae_id"}
 
 
+def known(connection: Connection, n: int) -> dict[str, Any]:
+    """The rows of an earlier run."""
+    found = connection.execute(text("SELECT id FROM sae WHERE slug = :s"), {"s": f"search-{n}"}).scalar()
+    return {} if found is None else {"sae": found}
+
+
 def load(connection: Connection, n: int, texts: list[str], vectors: Floats) -> dict[str, Any]:
     slug = f"search-{n}"
-    known = connection.execute(text("SELECT id FROM sae WHERE slug = :s"), {"s": slug}).scalar()
-    if known is not None:
-        return {"sae": known}
     subject = connection.execute(
         text(
             "INSERT INTO subject (name, path, facts) VALUES ('none', 'none', '{}') "
@@ -219,11 +222,11 @@ def main() -> None:
     rng = np.random.default_rng(0)
     texts, asked = lists(rng, TEXTS), [one.split(", ")[0] for one in lists(rng, given.queries)]
     model = SentenceModel(fetched_model(settings))
-    vectors, queries = model.encode(texts), model.encode([f"{one} and the like" for one in asked])
+    queries = model.encode([f"{one} and the like" for one in asked])
     engine = sync_engine(url)
     migrate(engine)
     with engine.begin() as connection:
-        told = load(connection, given.n, texts, vectors)
+        told = known(connection, given.n) or load(connection, given.n, texts, model.encode(texts))
     with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")
         told["mb"] = sizes(connection, told["sae"])

@@ -543,7 +543,7 @@ def test_without_javascript_the_form_and_the_links_do(chromium, site):
     page.get_by_role("button", name="Search", exact=True).click()
     page.wait_for_url("**/search?q=horse")
     assert page.locator(".hits mark").first.inner_text() == "horse"
-    page.get_by_label("Examples").check()
+    page.get_by_role("radio", name="Examples").check()
     page.get_by_role("searchbox").fill("capital of France")
     page.get_by_role("button", name="Search", exact=True).click()
     page.wait_for_url("**mode=examples**")
@@ -558,7 +558,7 @@ def test_a_change_of_the_form_brings_its_results_alone_and_the_address_follows(c
     page.on("console", lambda message: errors.append(message.text) if message.type == "error" else None)
     page.goto("/search?q=Paris")
     page.evaluate("() => { document.body.dataset.kept = 'yes' }")
-    page.get_by_label("Tokens").check()
+    page.get_by_role("radio", name="Tokens").check()
     page.locator("#results", has_text="taken as").wait_for()
     assert "mode=tokens" in page.url
     assert page.locator("body").get_attribute("data-kept") == "yes"
