@@ -1,7 +1,7 @@
 """Search over many explanations: `python -m benchmarks.search --home DIR [--n 1000000]`.
 
-The rows are made up: each text is drawn from ``TEXTS`` lists of words that the sentence model embeds in earnest, and its
-vector is that text's with noise, of norm 1 (cosine about 0.9 to the text's own). Latents have narrow rows, of 2 to 3 kB
+The rows are made up: each text is drawn from ``TEXTS`` lists of words that the sentence model embeds in earnest, and
+its vector is that text's with noise, of norm 1 (cosine about 0.9 to the text's own). Latents have narrow rows, of 2 to 3 kB
 less than real ones. Queries are other texts. They are asked of app.store.search as pages do, one after another: time to
 build, sizes, percentiles with and without filters, and the recall of the 10 nearest against all compared.
 """
@@ -88,7 +88,8 @@ def latents(n: int, texts: list[str]) -> Iterator[dict[str, Column]]:
         count = min(CHUNK, n - start)
         density = 10 ** rng.normal(-3.2, 0.6, count).clip(-6, -0.5)
         told: dict[str, Column] = {
-            "index": Fixed(np.arange(start, start + count)), "density": Fixed(density), "maximum": Fixed(np.ones(count)),
+            "index": Fixed(np.arange(start, start + count)), "density": Fixed(density),
+            "maximum": Fixed(np.ones(count)),
             "label": Raw.of_strings([texts[i] for i in rng.integers(0, len(texts), count).tolist()]),
             "label_source": Raw.of_strings(["token-rules"] * count), "label_score": Fixed(rng.random(count)),
         }  # fmt: skip
@@ -118,8 +119,8 @@ def load(connection: Connection, n: int, texts: list[str], vectors: Floats) -> d
     ).scalar_one()
     sae = connection.execute(
         text(
-            "INSERT INTO sae (slug, revision, subject_id, reads, writes, architecture, d_in, n_latents, signed, config, "
-            "path, sha256) VALUES (:s, '0', :m, '{}', '{}', 'topk', 576, :n, 0, '{}', 'none', :h) RETURNING id"
+            "INSERT INTO sae (slug, revision, subject_id, reads, writes, architecture, d_in, n_latents, signed, "
+            "config, path, sha256) VALUES (:s, '0', :m, '{}', '{}', 'topk', 576, :n, 0, '{}', 'none', :h) RETURNING id"
         ),
         {"s": slug, "m": subject, "n": n, "h": hashlib.sha256(slug.encode()).hexdigest()},
     ).scalar_one()
