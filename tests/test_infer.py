@@ -232,6 +232,7 @@ def test_one_of_two_that_hangs_or_is_killed_is_noticed_by_nobody(
         lone = Services([other.url], settings.home)
         with monkeypatch.context() as hurried:
             hurried.setattr(module, "PATIENCE_S", 0.5)
+            hurried.setattr(module, "THERE_S", 0.5)
             with pytest.raises(EngineUnavailable):
                 await lone.read([aim], "who hangs is given up")
             both = Services([other.url, service.url], settings.home)
@@ -349,7 +350,9 @@ def test_the_token_is_asked_for_and_a_wrong_one_is_said_so(strict, settings, aim
     assert SECRET not in strict.log.read_text()
 
 
-def test_being_stopped_lets_what_is_under_way_end(strict, settings, aim):
+def test_being_stopped_lets_what_is_under_way_end(strict, settings, aim, monkeypatch):
+    monkeypatch.setattr(module, "PATIENCE_S", 0.002)  # so that it is asked whether it is there when it takes no more
+
     async def ask():
         services = Services([strict.url], settings.home, SECRET)
         job = GenerateJob(TEXT, False, [Edit(0, 3, "add", 5.0)], 200, 0.0, 1.0, 0)

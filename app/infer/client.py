@@ -25,7 +25,9 @@ from app.logs import request_id
 from app.settings import Settings
 
 AWAY_S = 3.0  # for which a service that could not be reached comes last
-PATIENCE_S = 3.0  # after which a service that has not answered is asked whether it is there, and has as long to say so
+PATIENCE_S = 3.0  # after which a service that has not answered is asked whether it is there
+THERE_S = 3.0  # it has to say so
+DRAINS_S = 60.0  # for which it may take no more connections and still end what it has begun; it takes half as long
 CONNECT_S = 2.0
 A = TypeVar("A")
 T = TypeVar("T")
@@ -278,10 +280,16 @@ class Services:
         """
         task: asyncio.Future[T] = asyncio.ensure_future(work)
         either: set[asyncio.Future[Any]] = {task, self._closing}
+        closed = math.inf  # since when it takes no connections
         try:
             while not (await asyncio.wait(either, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED))[0]:
                 try:
-                    await self._http.get(service.url + "/healthz", timeout=PATIENCE_S)
+                    await self._http.get(service.url + "/healthz", timeout=THERE_S)
+                    closed = math.inf
+                except httpx2.ConnectError:  # it drains; had it been killed, ``work`` would have ended
+                    closed = min(closed, time.monotonic())
+                    if time.monotonic() - closed > DRAINS_S:
+                        raise _Gone("it takes no connections any more") from None
                 except httpx2.TransportError:
                     raise _Gone("it has stopped answering") from None
             if not task.done():
