@@ -1,7 +1,7 @@
 """Search over many explanations: `python -m benchmarks.search --home DIR [--n 1000000]`.
 
-The rows are made up: each text is drawn from ``TEXTS`` lists of words that the sentence model embeds in earnest, and
-its vector is that text's with noise, of norm 1 (cosine about 0.9 to the text's own). Latents have narrow rows, of 2 to 3 kB
+The rows are made up: each text is one of ``TEXTS`` lists of words that the sentence model embeds in earnest, and its
+vector is that text's with noise, of norm 1 (cosine about 0.9 to the text's own). Latents have narrow rows, of 2 to 3 kB
 less than real ones. Queries are other texts. They are asked of app.store.search as pages do, one after another: time to
 build, sizes, percentiles with and without filters, and the recall of the 10 nearest against all compared.
 """
@@ -163,17 +163,17 @@ async def exact(connection: AsyncConnection, sae: int, vector: str) -> list[floa
     return [float(one) for one in rows.scalars()]
 
 
-async def measure(url: Any, sae: int, asked: list[str], vectors: Floats) -> dict[str, Any]:
+async def measure(url: Any, n: int, sae: int, asked: list[str], vectors: Floats) -> dict[str, Any]:
     engine = async_engine(url)
     literals = [literal(vector) for vector in vectors]
     kinds: dict[str, tuple[s.Kept, bool, bool]] = {
-        "words": (s.Kept((sae,)), True, False),
-        "meaning": (s.Kept((sae,)), False, True),
-        "both": (s.Kept((sae,)), True, True),
-        "both, a tenth by density": (s.Kept((sae,), density=Range(low=10**-2.43)), True, True),
-        "both, a hundredth by density": (s.Kept((sae,), density=Range(low=10**-1.8)), True, True),
-        "both, a thousandth by method": (s.Kept((sae,), method="person"), True, True),
-        "both, a tenth by score": (s.Kept((sae,), score=Range(low=0.9)), True, True),
+        "words": (s.Kept((sae,), size=n), True, False),
+        "meaning": (s.Kept((sae,), size=n), False, True),
+        "both": (s.Kept((sae,), size=n), True, True),
+        "both, a tenth by density": (s.Kept((sae,), size=n, density=Range(low=10**-2.43)), True, True),
+        "both, a hundredth by density": (s.Kept((sae,), size=n, density=Range(low=10**-1.8)), True, True),
+        "both, a thousandth by method": (s.Kept((sae,), size=n, method="person"), True, True),
+        "both, a tenth by score": (s.Kept((sae,), size=n, score=Range(low=0.9)), True, True),
     }
     told: dict[str, Any] = {}
     for name, (kept, worded, meant) in kinds.items():
@@ -194,7 +194,7 @@ async def measure(url: Any, sae: int, asked: list[str], vectors: Floats) -> dict
         for vector in literals:
             async with engine.connect() as connection:
                 started = time.perf_counter()
-                found = await s.both(connection, s.Kept((sae,)), "", vector, [sae], loose=False)
+                found = await s.both(connection, s.Kept((sae,), size=n), "", vector, [sae], loose=False)
                 times.append(time.perf_counter() - started)
             near = [one.cosine or 0.0 for one in found.found[:10]]
             async with engine.connect() as connection:
@@ -232,7 +232,7 @@ def main() -> None:
         connection.exec_driver_sql("VACUUM ANALYZE")
         told["mb"] = sizes(connection, told["sae"])
     print(told, file=sys.stderr)
-    told |= asyncio.run(measure(url, told["sae"], asked, queries))
+    told |= asyncio.run(measure(url, given.n, told["sae"], asked, queries))
     print(json.dumps(told, indent=1))
 
 

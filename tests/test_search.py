@@ -230,13 +230,12 @@ def test_bad_input_is_one_sentence_on_the_page_and_in_json(client, query, status
 def test_tokens_find_what_fires_on_them_or_promotes_them(client, database, saes, tiny):
     token = tiny.encode(" Paris")[0]
     with database.begin() as connection:
-        first = text("UPDATE latent SET promoted_ids = ARRAY[:t] || promoted_ids[2:] WHERE index = 21")
-        connection.execute(first, {"t": token})
+        promoted = text("UPDATE latent SET promoted_ids = ARRAY[:t] || promoted_ids[2:] WHERE index = 21")
+        connection.execute(promoted, {"t": token})
         rows = connection.execute(
             text(
                 "SELECT s.slug, l.index FROM latent l JOIN sae s ON s.id = l.sae_id "
-                "WHERE :t = ANY(coalesce(token_probability_ids, '{}') || coalesce(token_mean_ids, '{}') "
-                "|| promoted_ids)"
+                "WHERE :t = ANY(coalesce(token_probability_ids, '{}') || promoted_ids)"
             ),
             {"t": token},
         ).all()
@@ -373,9 +372,8 @@ def test_empty_fields_leave_the_address(client):
 
 def test_saes_that_are_not_embedded_are_found_by_words_and_it_is_said_how_to_embed_them(client):
     told = asked(client, "horse")["notes"]
-    assert told == [
-        f"The explanations of {SECOND} are not embedded, so they are found by words alone; 'saescope embed {SECOND}'."
-    ]
+    said = f"The explanations of {SECOND} are not embedded, so they are found by words alone"
+    assert told == [f"{said}; 'saescope embed {SECOND}'."]
     alone = asked(client, "guitars and other things", sae=SECOND)
     assert "'saescope embed' embeds the explanations" in alone["notes"][0]
     assert names(alone) == [(SECOND, 2)]

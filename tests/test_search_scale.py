@@ -95,9 +95,9 @@ def test_the_ten_nearest_are_nearly_all_found(own, sae, vectors):
     assert hits / total >= 0.95
 
 
-@pytest.mark.parametrize("few", [s.FEW, 0])
+@pytest.mark.parametrize("few", [s.LEAST, 0])
 def test_selective_filters_leave_full_pages_of_what_they_keep(own, sae, vectors, few, monkeypatch):
-    monkeypatch.setattr(s, "FEW", few)
+    monkeypatch.setattr(s, "few_of", lambda kept: few)
     wanted = {latent for latent, _ in rows_where(own, "l.density >= 0.0032 AND l.label_score >= 0.8")}
     assert 40 < len(wanted) < 0.1 * N
     kept = s.Kept((sae,), density=Range(low=0.0032), score=Range(low=0.8))
@@ -122,3 +122,7 @@ def test_of_a_frequent_word_only_some_matches_are_ranked_and_that_is_said(own, s
     monkeypatch.setattr(s, "WORDS", 7000)
     ((whole, _),) = asked(own, (s.Kept((sae,)), "fires", vectors[0]))
     assert (whole.words, whole.more) == (N, False)
+
+
+def test_more_is_compared_exactly_where_there_is_more_to_walk_through():
+    assert [s.few_of(s.Kept((), size=size)) for size in (0, 4096, 20_000, 1_000_000)] == [1000, 1000, 2000, 14142]

@@ -1,12 +1,13 @@
 """Explanations and labels by words and by meaning, within filters, as two ranked lists that are merged.
 
 Words are PostgreSQL's full text, over at most ``WORDS`` of the matches. Meaning is the cosine of embeddings: exact over
-what filters keep where that is ``FEW`` or less, else by HNSW, which goes on until the filters have kept enough.
+what filters keep where that is little, else by HNSW, which goes on until the filters have kept enough.
 Lists are merged by reciprocal rank fusion (Cormack, Clarke & Büttcher 2009): 1 / (60 + rank) added up.
 """
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from math import isqrt
 from typing import Any, NamedTuple
 
 from sqlalchemy import text
@@ -16,7 +17,7 @@ from app.store.browse import Range, single
 
 WORDS = 5000  # matches of a word that are looked at
 DEPTH = 200  # of either list, that are merged
-FEW = 10_000
+LEAST = 1000  # so few that the filters keep are always all compared
 EF_SEARCH = 100
 RRF = 60
 MARKS = "\ue000", "\ue001"  # around a matched word; of the private use area, so in no text that is kept here
@@ -26,13 +27,14 @@ Key = tuple[int, int]  # an SAE's id, a latent's index
 @dataclass(frozen=True)
 class Kept:
     """Which hits to keep: of these SAEs, and all that else is given. sign: of what the explanation is of, or of the
-    activations; score: of the latent's label."""
+    activations; score: of the latent's label; size: latents of the SAEs."""
 
     saes: tuple[int, ...]
     method: str | None = None
     sign: int | None = None
     density: Range = field(default_factory=Range)
     score: Range = field(default_factory=Range)
+    size: int = 0
 
     def __bool__(self) -> bool:
         """Whether it keeps less than all of the SAEs."""
@@ -70,6 +72,12 @@ class Kept:
         )
         signs = {1: " AND l.maximum > 0", -1: " AND l.minimum < 0", None: ""}
         return self.of_latent() + explained * bool(self.method) + signs[self.sign]
+
+
+def few_of(kept: Kept) -> int:
+    """How many explanations are all compared. HNSW passes DEPTH * size / n of them to find DEPTH of the n that the
+    filters keep, so it is worth it where n is greater than that."""
+    return max(LEAST, isqrt(DEPTH * kept.size))
 
 
 class Found(NamedTuple):
@@ -113,7 +121,7 @@ async def both(
         explanation=kept.of_explanation(), label=kept.of_label(),
         join="JOIN latent l ON l.sae_id = e.sae_id AND l.index = e.latent" if kept.of_latent() else "",
     )  # fmt: skip
-    given = kept.parameters() | {"asked": asked, "bound": WORDS, "depth": DEPTH, "few": FEW}
+    given = kept.parameters() | {"asked": asked, "bound": WORDS, "depth": DEPTH, "few": few_of(kept)}
     given["vector"] = vector if near else None
     rows = list(await connection.execute(text(statement), given))
     held, more = (rows[0].held, rows[0].more) if rows else (0, False)
@@ -156,8 +164,8 @@ async def _prepare(connection: AsyncConnection, kept: Kept) -> bool:
         "SELECT set_config('hnsw.ef_search', :ef, true), set_config('hnsw.iterative_scan', 'relaxed_order', true),"
         f" set_config('jit', 'off', true), CAST({count} AS int8)"
     )
-    found = await connection.execute(text(query), kept.parameters() | {"most": FEW + 1, "ef": str(EF_SEARCH)})
-    return int(found.one()[3]) <= FEW
+    found = await connection.execute(text(query), kept.parameters() | {"most": few_of(kept) + 1, "ef": str(EF_SEARCH)})
+    return int(found.one()[3]) <= few_of(kept)
 
 
 STRICT = "websearch_to_tsquery('english', :asked)"
@@ -206,22 +214,19 @@ _BROAD = (
 _SELECTIVE = (
     """
     WITH kept AS MATERIALIZED (
-        SELECT e.sae_id, e.id FROM explanation e {join}
+        SELECT e.sae_id, e.latent, e.id, CASE WHEN e.words @@ {query} THEN e.words END AS words,
+            e.embedding <=> CAST(:vector AS halfvec) AS value
+        FROM explanation e {join}
         WHERE e.sae_id IN ({saes}) AND e.status = 'ok'{explanation}{latent} LIMIT :few
     ),
-    told AS MATERIALIZED (
-        SELECT e.sae_id, e.latent, e.id, e.words FROM kept JOIN explanation e USING (sae_id, id)
-        WHERE e.words @@ {query}
-    ),
+    told AS (SELECT sae_id, latent, id, words FROM kept WHERE words IS NOT NULL),
     told_bound AS (SELECT FROM told WHERE false),
     """
     + _LABELS
     + """
-    near AS MATERIALIZED (
-        SELECT e.sae_id, e.latent, e.id, e.embedding <=> CAST(:vector AS halfvec) AS value
-        FROM kept JOIN explanation e USING (sae_id, id)
-        WHERE e.sae_id IN ({near}) AND e.embedding IS NOT NULL
-        ORDER BY (e.embedding <=> CAST(:vector AS halfvec)) + 0 LIMIT :depth
+    near AS (
+        SELECT sae_id, latent, id, value FROM kept WHERE sae_id IN ({near}) AND value IS NOT NULL
+        ORDER BY value LIMIT :depth
     ),
     """
     + _LISTS

@@ -33,6 +33,7 @@ def kept(query: SearchQuery, saes: Sequence[SAERecord]) -> Kept:
         sign=_SIGNS[query.fires],
         density=span_of(query, "density"),
         score=span_of(query, "score"),
+        size=sum(sae.n_latents for sae in saes),
     )
 
 
