@@ -64,7 +64,7 @@ async def readyz(request: Request) -> Ready:
 
 
 @router.get(
-    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}} | refused(MetricsClosed)
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **refused(MetricsClosed)}
 )
 async def metrics(request: Request) -> Response:
     """Numbers for Prometheus; from other machines with the token that SAESCOPE_METRICS_TOKEN says."""
