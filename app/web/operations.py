@@ -17,7 +17,7 @@ from app.store.migrate import newest, revision
 from app.store.run_queries import count_runs
 from app.web.exposition import CONTENT_TYPE, exposition
 from app.web.guard import is_loopback
-from app.web.refusals import Responses, refused
+from app.web.refusals import refused
 from app.web.routes import state_of
 from app.web.state import State
 
@@ -63,10 +63,9 @@ async def readyz(request: Request) -> Ready:
     return Ready(status="ready", schema_revision=have, engine=_engine(state))
 
 
-_TEXT: Responses = {200: {"content": {"text/plain": {}}}}
-
-
-@router.get("/metrics", response_class=Response, responses={**_TEXT, **refused(MetricsClosed)})
+@router.get(
+    "/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}, **refused(MetricsClosed)}
+)
 async def metrics(request: Request) -> Response:
     """Numbers for Prometheus; from other machines with the token that SAESCOPE_METRICS_TOKEN says."""
     state = state_of(request)
