@@ -60,6 +60,7 @@ def explain(
         )  # fmt: skip
         return explain_llm(sae, method.value, options, settings)
 
+    from app.embed.anew import embed_anew
     from app.explain.free import RULES, VOCAB, Recipe, Watch, explain_free
     from app.store.migrate import migrated
 
@@ -69,6 +70,7 @@ def explain(
             sae, Recipe(methods, tokens, seed), engine, settings.home, device=settings.device,
             watch=Watch(shown.doing, shown.done),
         )  # fmt: skip
+        embed_anew(engine, settings, f"{made.slug}@{made.revision}", shown.doing, shown.done)
     for line in told(made):
         typer.echo(line)
     return None

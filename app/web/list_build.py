@@ -103,7 +103,7 @@ def _region(item: ItemRecord, one: Region, there: bool, kept: listed.KeptRegion 
         missing = f"its map {one.version} is not here any more" if there else "is not here"
         out.gone = f"{one.slug}@{one.revision}{':' if there else ''} {missing}."
         return out
-    out.url, out.label = urls.map_json(f"{one.slug}@{one.revision}", one.version), kept.name
+    out.url, out.label = urls.map_group(f"{one.slug}@{one.revision}", one.version, one.level, one.id), kept.name
     out.region = c.ListedRegion(
         sae=one.slug, revision=one.revision, map=one.version, level=one.level, region=one.id, method=kept.method,
         on=kept.on, name=kept.name, terms=kept.terms, size=kept.size,
