@@ -106,15 +106,17 @@ def _fill(engine: Engine, url: URL, dump: Path, major: int, most: int) -> None:
         command.insert(1, "--single-transaction")
     with tempfile.TemporaryFile("w+", errors="replace") as said:
         process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=said)
+        grown = False
         try:
-            while process.poll() is None:
-                time.sleep(0.2)
-                if _size(engine) > 2 * most + SLACK:
-                    raise BackupInvalid("The dump makes far more than its manifest says; it was not restored.")
+            while process.poll() is None and not grown:
+                grown = _size(engine) > 2 * most + SLACK
+                if not grown:
+                    time.sleep(0.2)
         finally:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
+            process.kill()
+            process.wait()
+        if grown and process.returncode:  # it had not ended before
+            raise BackupInvalid("The dump makes far more than its manifest says; it was not restored.")
         said.seek(0)
         if process.returncode:
             half = "" if whole else " The database is half restored: make it anew before you try again."

@@ -286,12 +286,12 @@ class Services:
                 try:
                     await self._http.get(service.url + "/healthz", timeout=THERE_S)
                     closed = math.inf
-                except httpx2.ConnectError:  # it drains; had it been killed, ``work`` would have ended
+                except httpx2.TimeoutException:
+                    raise _Gone("it has stopped answering") from None
+                except httpx2.TransportError:  # it drains; had it been killed, ``work`` would have ended
                     closed = min(closed, time.monotonic())
                     if time.monotonic() - closed > DRAINS_S:
                         raise _Gone("it takes no connections any more") from None
-                except httpx2.TransportError:
-                    raise _Gone("it has stopped answering") from None
             if not task.done():
                 raise _Closing
             return await task
