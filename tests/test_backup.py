@@ -32,7 +32,9 @@ PAGES = (
 @pytest.fixture(scope="module")
 def own(harvested, settings, engine):
     make_map(SLUG, Recipe("pca"), engine, settings.home)
-    return settings
+    yield settings
+    with engine.begin() as connection:  # which other tests share
+        connection.execute(text("DELETE FROM map"))
 
 
 @pytest.fixture(scope="module")
