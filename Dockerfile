@@ -21,6 +21,7 @@ ENV PATH=/opt/saescope/.venv/bin:/usr/local/bin:/usr/bin:/bin \
     NUMBA_CACHE_DIR=/tmp/numba \
     SAESCOPE_HOME=/data \
     SAESCOPE_HOST=0.0.0.0 \
+    SAESCOPE_MODE=team \
     SAESCOPE_PORT=8000 \
     SAESCOPE_LOG=json \
     SAESCOPE_LOG_LEVEL=info

@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from app.cli_accounts import accounts
 from app.cli_backup import backup, restore
+from app.cli_circuit import circuit
+from app.cli_dashboards import import_dashboard
 from app.cli_doctor import assets, doctor
 from app.cli_embed import embed
+from app.cli_eval import evaluate
 from app.cli_explain import explain
 from app.cli_explanations import explanations
 from app.cli_export import export
 from app.cli_harvest import harvest, logged
 from app.cli_harvests import harvests
 from app.cli_infer import infer
+from app.cli_interop import graph, mcp
 from app.cli_map import make_map
 from app.cli_progress import watching
 from app.cli_saes import formats, import_sae, remove
-from app.cli_server import check_port, run_app
+from app.cli_server import check_mode, check_port, run_app
+from app.cli_train import train
 from app.errors import BadRequest, SaescopeError
 from app.settings import Settings, load_settings
 
@@ -37,7 +43,9 @@ app = typer.Typer(
     help="Explore the features of sparse autoencoders.",
 )
 
+app.add_typer(accounts, name="account")
 app.command("import")(import_sae)
+app.command("import-dashboard")(import_dashboard)
 app.command()(formats)
 app.command()(remove)
 app.command()(harvests)
@@ -49,9 +57,14 @@ app.command()(assets)
 app.command()(backup)
 app.command()(restore)
 app.command("map")(make_map)
+app.command()(circuit)
 app.command()(embed)
+app.command("eval")(evaluate)
 app.command()(explain)
 app.command()(explanations)
+app.command()(graph)
+app.command()(mcp)
+app.command()(train)
 
 KEEP_S = 75  # that a connection is kept without a request: longer than proxies do, so that it is they who close
 
@@ -77,6 +90,7 @@ def demo(
 
     settings = load_settings(home=home, port=port)
     if serve:
+        check_mode(settings)
         check_port(settings)
     install_assets()
     say("Starting the database")
@@ -106,57 +120,9 @@ def demo(
 def serve(port: Port = None, home: Home = None) -> None:
     """Serve what has been harvested."""
     settings = load_settings(home=home, port=port)
+    check_mode(settings)
     check_port(settings)
     run_server(settings)
-
-
-@app.command()
-def train(
-    model: Annotated[Path, typer.Option(help="The subject: a Hugging Face folder.")],
-    corpus: Annotated[list[str], typer.Option(help="A corpus, SPEC or SPEC@TOKENS; may be given several times.")],
-    out: Annotated[Path, typer.Option(help="Folder for the SAE, in SAELens format.")],
-    hook: Annotated[str, typer.Option(help="Where the SAE reads.")] = "model.layers.9:out",
-    latents: Annotated[int, typer.Option(min=2, help="Number of latents.")] = 4096,
-    k: Annotated[int, typer.Option(min=1, help="Active latents a token.")] = 32,
-    epochs: Annotated[int, typer.Option(min=1, help="Passes over the text.")] = 2,
-    seed: Annotated[int, typer.Option(help="Seed of the weights and the order.")] = 0,
-    name: Annotated[str | None, typer.Option(help="The subject's name in the config.")] = None,
-    home: Home = None,
-) -> None:
-    """Train a TopK SAE on a subject's activations; a killed run carries on when started again."""
-    from app.corpus.sequences import cut
-    from app.corpus.sources import documents
-    from app.subject.load import load_subject
-    from app.train.run import Metrics, Recipe
-    from app.train.run import train as run_training
-
-    settings = load_settings(home=home)
-    if k > latents:
-        raise BadRequest(f"k is {k}, more than the {latents} latents.", k=k, latents=latents)
-    subject = load_subject(model, name or model.resolve().name, settings.dtype, "cpu")
-    recipe = Recipe(hook_point=hook, n_latents=latents, k=k, epochs=epochs, seed=seed)
-    sequences = []
-    for spec in corpus:
-        source, _, limit = spec.partition("@")
-        if limit and not limit.isdigit():
-            raise BadRequest(f"{spec!r}: what follows '@' is a number of tokens.", corpus=spec)
-        texts = documents(source, settings.home / "packages")
-        most = int(limit) if limit else None
-        sequences += list(cut(texts, subject.encode, bos_id=subject.bos_id, context=recipe.context, tokens=most))
-    if not sequences:
-        raise BadRequest(f"The corpus ({', '.join(corpus)}) holds no text of at least 16 tokens.")
-    if out.exists() and not out.is_dir():
-        raise BadRequest(f"{out} is a file; --out is a folder.", path=str(out))
-
-    def show(m: Metrics) -> None:
-        typer.echo(f"step {m.step}/{m.steps}  fvu {m.fvu:.4f}  dead {m.dead}  {m.tokens_per_second:,.0f} tok/s")
-
-    def gathered(done: int, total: int) -> None:
-        if sys.stderr.isatty():
-            typer.echo(f"\ractivations {done:,} of {total:,}", nl=done == total, err=True)
-
-    run_training(subject, sequences, recipe, out, on_gather=gathered, on_metrics=show, notes={"text": corpus})
-    typer.echo(f"The SAE is in {out}.")
 
 
 def _has(engine: "Engine", slug: str) -> bool:
@@ -247,7 +213,7 @@ def main() -> None:
         raise SystemExit(1) from None
     finally:
         signal.signal(signal.SIGINT, before)
-    if status == 130 and sys.argv[1:2] in (["demo"], ["embed"], ["explain"], ["harvest"], ["map"], ["train"]):
+    if status == 130 and sys.argv[1:2] in (["demo"], ["embed"], ["eval"], ["explain"], ["harvest"], ["map"], ["train"]):
         typer.echo("\nStopped. The same command carries on from here.", err=True)
     if isinstance(status, int) and status:
         raise SystemExit(status)

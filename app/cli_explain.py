@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.cli_explain_llm import Options, explain_llm
-from app.cli_progress import staged
+from app.cli_explain_people import score_written
+from app.cli_runs import given, recorded
 from app.settings import load_settings
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ class Method(StrEnum):
     vocab = "vocab"
     llm = "llm"
     contrastive = "llm-contrastive"
+    people = "people"
 
 
 def explain(
@@ -27,7 +29,11 @@ def explain(
         str, typer.Argument(metavar="NAME[@REVISION]", help="A harvested SAE; its newest revision, or one.")
     ],
     method: Annotated[
-        Method, typer.Option(help="Rules, the vocabulary projection, or both (free), which need no LLM; or an LLM.")
+        Method,
+        typer.Option(
+            help="Rules, the vocabulary projection, or both (free), which need no LLM; an LLM; or people, which "
+            "scores what they wrote."
+        ),
     ] = Method.free,
     tokens: Annotated[int, typer.Option(min=10_000, help="Tokens of its text to look at, at most.")] = 262_144,
     seed: Annotated[int, typer.Option(min=0, max=2**31 - 1, help="Seed of the test examples that are drawn.")] = 0,
@@ -37,8 +43,12 @@ def explain(
     model: Annotated[str | None, typer.Option(help="LLM: the model to ask.")] = None,
     latents: Annotated[str | None, typer.Option(help="LLM: which latents, such as 0-99,512; without it all.")] = None,
     scorers: Annotated[
-        str, typer.Option(help="LLM: detection, fuzzing, simulation, surprisal, intervention, by commas; or none.")
-    ] = "detection,fuzzing",
+        str | None,
+        typer.Option(
+            help="LLM: of detection, fuzzing (both by default), simulation, embedding, surprisal, intervention, by "
+            "commas; or none. People: of embedding (default), surprisal, intervention."
+        ),
+    ] = None,
     best_of: Annotated[int, typer.Option(min=1, max=16, help="LLM: explanations to choose between.")] = 1,
     examples: Annotated[int, typer.Option(min=10, max=200, help="LLM: test examples of either kind.")] = 50,
     control: Annotated[bool, typer.Option(help="LLM: score another latent's explanation as well.")] = True,
@@ -50,29 +60,37 @@ def explain(
     at_once: Annotated[int, typer.Option(min=1, max=64, help="LLM: requests under way, at most.")] = 16,
     timeout: Annotated[float, typer.Option(min=1, help="LLM: seconds to wait for an answer.")] = 120.0,
     home: Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")] = None,
+    run: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Explain a harvested SAE's features, and score that on text it was not made from; a killed run carries on."""
     settings = load_settings(home=home)
+    if method is Method.people:
+        return score_written(sae, scorers or "embedding", examples, seed, tokens, control, settings, run)
     if method in (Method.llm, Method.contrastive):
         options = Options(
-            base_url, model, latents, scorers, best_of, examples, control, dry_run, max_usd, price_in, price_out,
-            api_key_env, at_once, timeout, seed, tokens,
+            base_url, model, latents, scorers or Options.scorers, best_of, examples, control, dry_run, max_usd,
+            price_in, price_out, api_key_env, at_once, timeout, seed, tokens,
         )  # fmt: skip
-        return explain_llm(sae, method.value, options, settings)
+        return explain_llm(sae, method.value, options, settings, run)
 
     from app.embed.anew import embed_anew
     from app.explain.free import RULES, VOCAB, Recipe, Watch, explain_free
     from app.store.migrate import migrated
+    from app.store.revisions import one
 
     methods = {Method.free: (RULES, VOCAB), Method.rules: (RULES,), Method.vocab: (VOCAB,)}[method]
-    with migrated(settings) as engine, staged() as shown:
-        made = explain_free(
-            sae, Recipe(methods, tokens, seed), engine, settings.home, device=settings.device,
-            watch=Watch(shown.doing, shown.done),
-        )  # fmt: skip
-        embed_anew(engine, settings, f"{made.slug}@{made.revision}", shown.doing, shown.done)
-    for line in told(made):
-        typer.echo(line)
+    command = {"sae": sae, "method": method.value, "tokens": tokens, "seed": seed}
+    command = given(command, {"method": "free", "tokens": 262_144, "seed": 0})
+    with migrated(settings) as engine:
+        slug = one(engine, sae).slug
+        with recorded(engine, "explain", [slug], command, run, keeps=True) as work:
+            made = explain_free(
+                sae, Recipe(methods, tokens, seed), engine, settings.home, device=settings.device,
+                watch=Watch(work.doing, work.done),
+            )  # fmt: skip
+            work.made(made.revision)
+            embed_anew(engine, settings, f"{made.slug}@{made.revision}", work.doing, work.done)
+            work.tell(told(made))
     return None
 
 

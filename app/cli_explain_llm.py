@@ -1,19 +1,22 @@
 """``saescope explain --method llm``: what the options mean and what is said about a run."""
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from app.cli_progress import staged
+from app.cli_runs import given, recorded
 from app.errors import BadRequest
+from app.outside import check_outside
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from app.explain.llm_job import Done, Estimate, Wanted
 
-SCORERS = "detection", "fuzzing", "simulation", "surprisal", "intervention"
+SCORERS = "detection", "fuzzing", "simulation", "embedding", "surprisal", "intervention"
 
 
 @dataclass(frozen=True)
@@ -38,29 +41,45 @@ class Options:
     tokens: int = 262_144
 
 
-def explain_llm(sae: str, method: str, options: Options, settings: Settings) -> None:
+def explain_llm(sae: str, method: str, options: Options, settings: Settings, run: int | None = None) -> None:
     """Explain and score latents of ``sae``; ``method`` is llm or llm-contrastive."""
+    from app.embed.anew import embed_anew
     from app.explain.llm_job import dry_run, explain_sae
     from app.explain.llm_run import Watch
     from app.store.migrate import migrated
+    from app.store.revisions import one
     from app.subject.load import choose_device
 
     wanted = wish(sae, method, options, settings)
     check_installed()
     device = choose_device(settings.device).type
-    with migrated(settings) as engine, staged() as shown:
-        watch = Watch(doing=shown.doing, step=shown.done)
+    with migrated(settings) as engine:
         if options.dry_run:
-            lines = estimated(dry_run(engine, settings.home, wanted, device=device, watch=watch))
-        else:
+            with staged() as shown:
+                watch = Watch(doing=shown.doing, step=shown.done)
+                lines = estimated(dry_run(engine, settings.home, wanted, device=device, watch=watch))
+            for line in lines:
+                typer.echo(line)
+            return
+        slug = one(engine, sae).slug
+        with recorded(engine, "explain", [slug], recall(sae, method, options), run, keeps=True) as work:
+            watch = Watch(doing=work.doing, step=work.done)
             done = explain_sae(engine, settings.home, wanted, device=device, dtype=settings.dtype, watch=watch)
-            lines = told(done)
-    for line in lines:
-        typer.echo(line)
+            work.made(done.revision)
+            work.tell(told(done))
+            embed_anew(engine, settings, f"{done.slug}@{done.revision}", work.doing, work.done)
 
 
-def wish(sae: str, method: str, options: Options, settings: Settings) -> "Wanted":
-    """
+def recall(sae: str, method: str, options: Options) -> dict[str, Any]:
+    """The options that ask for the same again. No key is among them, only the variable that holds one."""
+    usual = asdict(Options()) | {"no_control": False}
+    command = asdict(options) | {"no_control": not options.control, "control": True}
+    return {"sae": sae, "method": method, **given(command, usual)}
+
+
+def wish(sae: str, method: str, options: Options, settings: Settings, asks: str | None = None) -> "Wanted":
+    """``asks``: the option that wants a language model, as it was written.
+
     Raises:
         BadRequest: an option is missing or is not one.
     """
@@ -73,8 +92,8 @@ def wish(sae: str, method: str, options: Options, settings: Settings) -> "Wanted
     base_url, model = options.base_url or settings.llm_url, options.model or settings.llm_model
     if not base_url or not model:
         raise BadRequest(
-            f"--method {method} asks a language model: give --base-url (such as http://127.0.0.1:8080/v1) and --model, "
-            "or set SAESCOPE_LLM_URL and SAESCOPE_LLM_MODEL."
+            f"{asks or f'--method {method}'} asks a language model: give --base-url (such as http://127.0.0.1:8080/v1) "
+            "and --model, or set SAESCOPE_LLM_URL and SAESCOPE_LLM_MODEL."
         )
     if not base_url.startswith(("http://", "https://")):
         raise BadRequest(f"--base-url {base_url} is no address; it begins with http:// or https://.", base_url=base_url)
@@ -83,6 +102,7 @@ def wish(sae: str, method: str, options: Options, settings: Settings) -> "Wanted
         if scorer not in SCORERS:
             raise BadRequest(f"There is no scorer {scorer!r}; there are {', '.join(SCORERS)} and none.", scorer=scorer)
     # The secret of the settings goes to the endpoint of the settings alone.
+    check_outside(settings, base_url)
     key = settings.llm_key if base_url == settings.llm_url else None
     if options.api_key_env:
         key = os.environ.get(options.api_key_env)
@@ -90,14 +110,28 @@ def wish(sae: str, method: str, options: Options, settings: Settings) -> "Wanted
             raise BadRequest(
                 f"--api-key-env names {options.api_key_env}, which is not set.", variable=options.api_key_env
             )
+    prices = options.price_in, options.price_out
+    if prices == (None, None) and (base_url, model) == (settings.llm_url, settings.llm_model):
+        prices = settings.llm_price_in, settings.llm_price_out
     plan = Plan(
         "llm" if method == "llm" else "llm-contrastive", given, options.examples, options.best_of, options.control,
         options.seed,
     )  # fmt: skip
     return Wanted(
         sae, plan, Endpoint(base_url.rstrip("/"), model, key, options.timeout), options.latents,
-        (options.price_in, options.price_out), options.max_usd, options.at_once, options.tokens,
+        prices, options.max_usd, options.at_once, options.tokens, sentences(settings),
     )  # fmt: skip
+
+
+def sentences(settings: Settings) -> Path | None:
+    """The sentence model's folder; None where none has been fetched."""
+    from app.embed.folder import check_model
+    from app.errors import EmbeddingsUnavailable
+
+    try:
+        return check_model(settings)
+    except EmbeddingsUnavailable:
+        return None
 
 
 def check_installed() -> None:

@@ -1,4 +1,4 @@
-"""The command that writes a list or an SAE as a folder that opens without a server."""
+"""The command that writes a list or an SAE as a folder: one that opens without a server, or for other tools."""
 
 import re
 import sys
@@ -21,21 +21,46 @@ MANY = 1000  # pages that are not written without being asked for
 
 def export(
     what: Annotated[str, typer.Argument(metavar="LIST|SAE", help="A list's name, or NAME[@REVISION] of an SAE.")],
-    static: Annotated[Path, typer.Option("--static", help="The folder to write; not there yet, or empty.")],
+    static: Annotated[
+        Path | None, typer.Option("--static", help="A folder of HTML and JSON; not there yet, or empty.")
+    ] = None,
+    neuronpedia: Annotated[
+        Path | None, typer.Option("--neuronpedia", help="A folder for Neuronpedia's importer; not there yet, or empty.")
+    ] = None,
+    delphi: Annotated[
+        Path | None,
+        typer.Option("--delphi", help="A folder with latents as delphi keeps them; not there yet, or empty."),
+    ] = None,
+    tokens: Annotated[
+        int, typer.Option(min=1000, help="With --delphi: tokens of the harvest's text to read.")
+    ] = 262_144,
     latents: Annotated[str, typer.Option(help="Only these features of an SAE: 0-99,812.")] = "",
     yes: Annotated[bool, typer.Option("--yes", "-y", help=f"Write more than {MANY:,} pages.")] = False,
     home: Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")] = None,
 ) -> None:
-    """Write a list or an SAE's features as HTML and JSON that open without a server."""
+    """Write a list or an SAE's features as HTML and JSON that open without a server, or an SAE for other tools."""
     import asyncio
 
+    from app.interop.exports import export_delphi, export_neuronpedia
     from app.paths import expanded
     from app.store.engine import explained
     from app.store.migrate import migrated
 
     settings, chosen = load_settings(home=home), ranges(latents)
-    with migrated(settings), explained():
-        asyncio.run(_export(settings, what, expanded(str(static)).absolute(), chosen, yes))
+    if sum(way is not None for way in (static, neuronpedia, delphi)) != 1:
+        raise BadRequest("Give one of --static, --neuronpedia and --delphi, each with a folder.")
+    if chosen is not None and static is None:
+        raise BadRequest("--latents goes with --static; other tools get the whole SAE.")
+    with migrated(settings) as engine, explained():
+        if static is not None:
+            asyncio.run(_export(settings, what, expanded(str(static)).absolute(), chosen, yes))
+            return
+        out = expanded(str(neuronpedia or delphi)).absolute()
+        if neuronpedia is not None:
+            told = export_neuronpedia(engine, settings.home, what, out, _progress())
+        else:
+            told = export_delphi(engine, settings.home, what, out, tokens, settings.device, _progress())
+    typer.echo(told)
 
 
 def ranges(text: str) -> list[tuple[int, int]] | None:
@@ -56,8 +81,9 @@ def ranges(text: str) -> list[tuple[int, int]] | None:
 
 
 async def _export(settings: Settings, what: str, out: Path, chosen: list[tuple[int, int]] | None, yes: bool) -> None:
+    from app.interop.folders import check_free
     from app.store.engine import async_engine, database_url
-    from app.web.static_site import Export, check_free
+    from app.web.static_site import Export
 
     engine = async_engine(database_url(settings))
     try:
@@ -71,7 +97,7 @@ async def _export(settings: Settings, what: str, out: Path, chosen: list[tuple[i
                     f"{what} makes {told}; choose some with --latents 0-99,812, or say --yes.", pages=wanted.pages
                 )
             typer.echo(f"Writing {told} ...", err=True)
-            await job.write(out, _progress(wanted.pages))
+            await job.write(out, _pages(wanted.pages))
     finally:
         await engine.dispose()
     typer.echo(f"{out / 'index.html'}")
@@ -99,7 +125,15 @@ async def find(db: "AsyncConnection", what: str, chosen: list[tuple[int, int]] |
     return wanted
 
 
-def _progress(total: int) -> Callable[[int], None]:
+def _progress() -> Callable[[int, int], None]:
+    def shown(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            typer.echo(f"\r{done:,} of {total:,}", nl=done == total, err=True)
+
+    return shown
+
+
+def _pages(total: int) -> Callable[[int], None]:
     def shown(done: int) -> None:
         if sys.stderr.isatty() and (done % 20 == 0 or done == total):
             typer.echo(f"\rpages {done:,} of {total:,}", nl=done == total, err=True)

@@ -1,4 +1,4 @@
-"""Runs of harvests in the terminal: what runs, what became of the others, and stopping one."""
+"""Runs of harvests and other jobs in the terminal: what runs, what became of the others, and stopping one."""
 
 import asyncio
 import shutil
@@ -26,7 +26,7 @@ def harvests(
     stop: Annotated[int | None, typer.Option(metavar="ID", help="Ask this run to stop.")] = None,
     home: Annotated[Path | None, typer.Option(help="Folder for the database, models and SAEs.")] = None,
 ) -> None:
-    """List running and past harvests, newest first; --stop ID stops one, --forget ID takes one off the list."""
+    """List running and past harvests and other jobs, newest first; --stop ID stops one, --forget ID forgets one."""
     from app.store.engine import database_url, explained, sync_engine
     from app.store.migrate import migrate
 
@@ -129,7 +129,7 @@ def rows(run: "RunView") -> list[Row]:
     """A line for each SAE; what is the run's own stands in the first."""
     own = {
         "run": str(run.id),
-        "corpus": shortened(run.corpus or "", LONGEST),
+        "corpus": shortened((run.corpus or "") if run.kind == "harvest" else run.called, LONGEST),
         "state": run.state,
         "tokens": progress(run),
         "tok/s": f"{run.tokens_per_second:,.0f}" if run.tokens_per_second else "",
@@ -149,8 +149,8 @@ def rows(run: "RunView") -> list[Row]:
 
 def progress(run: "RunView") -> str:
     """Of one that has not ended how far it is, else the tokens it counted."""
-    if run.already:
-        return ""
+    if run.already or run.kind != "harvest":
+        return f"{run.part / run.whole:.0%}" if run.part and run.whole else ""
     if run.refresh and run.total:
         return f"{run.tokens / run.total:.0%}"
     return f"{run.tokens:,}" if run.tokens < 10_000_000 else f"{run.tokens / 1e6:,.0f}M"

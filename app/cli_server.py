@@ -1,6 +1,7 @@
 """What commands that serve have in common."""
 
 import asyncio
+import ipaddress
 import math
 import signal
 import socket
@@ -10,11 +11,25 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from app.errors import PortInUse
+from app.errors import InvalidSetting, PortInUse
 from app.settings import Settings
 
 if TYPE_CHECKING:
     from types import FrameType
+
+
+def check_mode(settings: Settings) -> None:
+    """Refuse to serve others what has no accounts."""
+    try:
+        alone = settings.host.lower() == "localhost" or ipaddress.ip_address(settings.host).is_loopback
+    except ValueError:
+        alone = False
+    if not settings.team and not alone:
+        raise InvalidSetting(
+            f"SAESCOPE_HOST is {settings.host}, where others reach the server, and SAESCOPE_MODE is local, which has "
+            "no accounts: set SAESCOPE_MODE=team, or listen on 127.0.0.1.",
+            setting="mode",
+        )
 
 
 def check_port(settings: Settings) -> None:

@@ -62,6 +62,16 @@ class EditUnsupported(SaescopeError):
     status = 501
 
 
+class SubjectUnfit(SaescopeError):
+    code = "subject_unfit"
+    status = 422
+
+
+class UnknownCircuit(SaescopeError):
+    code = "circuit_unknown"
+    status = 404
+
+
 class AttributionUnsupported(SaescopeError):
     code = "attribution_unsupported"
     status = 501
@@ -167,6 +177,11 @@ class UnknownInspection(SaescopeError):
     status = 404
 
 
+class UnknownGraph(SaescopeError):
+    code = "graph_unknown"
+    status = 404
+
+
 class UnknownList(SaescopeError):
     code = "list_unknown"
     status = 404
@@ -185,6 +200,11 @@ class NoteChanged(SaescopeError):
 class RunOpen(SaescopeError):
     code = "run_open"
     status = 409
+
+
+class ExplainLimit(SaescopeError):
+    code = "explain_limit"
+    status = 429
 
 
 class DecoderUnavailable(SaescopeError):
@@ -320,3 +340,53 @@ class BackupFailed(SaescopeError):
 class UnknownHost(SaescopeError):
     code = "host_unknown"
     status = 421
+
+
+class LoginNeeded(SaescopeError):
+    code = "login_needed"
+    status = 401
+
+
+class LoginRefused(SaescopeError):
+    code = "login_refused"
+    status = 403
+
+
+class LoginThrottled(SaescopeError):
+    code = "login_throttled"
+    status = 429
+
+
+class Forbidden(SaescopeError):
+    code = "forbidden"
+    status = 403
+
+
+class LinkGone(SaescopeError):
+    code = "link_gone"
+    status = 410
+
+
+class NameTaken(SaescopeError):
+    code = "name_taken"
+    status = 409
+
+
+class UnknownAccount(SaescopeError):
+    code = "account_unknown"
+    status = 404
+
+
+class QuotaReached(SaescopeError):
+    code = "quota_reached"
+    status = 429
+
+
+class QueryTooLong(SaescopeError):
+    code = "query_too_long"
+    status = 422
+
+
+class AddressRefused(SaescopeError):
+    code = "address_refused"
+    status = 403

@@ -20,9 +20,9 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
-from app import __version__, urls
+from app import __version__, tracing, urls
 from app.errors import BadRequest, SaescopeError
-from app.jobs import Harvests
+from app.jobs import Jobs
 from app.live.inference import Inference
 from app.settings import Settings
 from app.store import queries
@@ -30,25 +30,34 @@ from app.store.embedded import revive
 from app.store.embeddings import standing
 from app.store.engine import async_engine, database_url, explain, sync_engine
 from app.store.migrate import migrate
+from app.web.account_routes import accounts
 from app.web.alike import router as alike
+from app.web.ask import router as ask
 from app.web.attribution import router as attribution
 from app.web.bodies import Bodies
 from app.web.browse import router as browse
+from app.web.circuit_tracer import router as circuit_tracer
+from app.web.circuits import router as circuits
 from app.web.compare import router as compare
 from app.web.compressed import Compressed
 from app.web.contexts import ErrorPage
 from app.web.differences import router as differences
+from app.web.evaluations import router as evaluations
 from app.web.example_page import router as example_page
+from app.web.explanation_api import router as explanation_api
 from app.web.explanations import router as explanations
 from app.web.exports import router as exports
 from app.web.features import router as features
 from app.web.freshness import NotModified, not_modified, site_version
+from app.web.graphs import router as graphs
 from app.web.guard import Guard, believed
 from app.web.headers import Headers, secure
 from app.web.heads import router as heads
+from app.web.identity import Identity
 from app.web.inspection import router as inspection
 from app.web.intervene_page import router as intervene_page
 from app.web.intervention import router as intervention
+from app.web.jobs import router as jobs_router
 from app.web.limits import Limits
 from app.web.list_adding import router as list_adding
 from app.web.list_api import router as list_api
@@ -67,6 +76,7 @@ from app.web.search import router as search
 from app.web.state import State, target
 from app.web.static_files import CompressedStaticFiles
 from app.web.traffic import Counted, Traffic
+from app.web.training import router as training
 
 MIND_S = 1.0
 _log = logging.getLogger(__name__)
@@ -86,14 +96,16 @@ def create_app(settings: Settings) -> FastAPI:
         await asyncio.to_thread(migrate, sync)
         sync.dispose()
         engine = _engine(settings)
-        database = async_engine(url)
-        harvests = Harvests(settings, url, database)
-        state = State(settings, database, engine, harvests, _hardware(settings), Limits.of(settings), traffic)
+        database = async_engine(url, settings.query_limit)
+        tracing.follow_statements(database.sync_engine)
+        jobs = Jobs(settings, url, database)
+        state = State(settings, database, engine, jobs, _hardware(settings), Limits.of(settings), traffic,
+                      Limits.of_searches(settings))  # fmt: skip
         app.state.saescope = state
         app.state.warming = warming = asyncio.create_task(_warm(state))
         minding = None if settings.database_url else asyncio.create_task(_mind(settings.home))
         if settings.worker:
-            await harvests.open()
+            await jobs.open()
         try:
             yield
         finally:
@@ -101,17 +113,20 @@ def create_app(settings: Settings) -> FastAPI:
             for task in left:
                 task.cancel()
             await asyncio.gather(*left, return_exceptions=True)  # they may hold connections
-            await harvests.close()
+            await jobs.close()
             await engine.close()
             await database.dispose()
+            await asyncio.to_thread(tracing.flush)
 
     app = FastAPI(
         title="saescope", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
         openapi_url="/api/openapi.json", openapi_tags=TAGS, description=ABOUT,
     )  # fmt: skip
     app.add_middleware(Bodies, settings=settings, refuse=_refuse)
+    if settings.team:
+        app.add_middleware(Identity, settings=settings, refuse=_refuse)
     app.add_middleware(Guard, settings=settings, refuse=_refuse)
-    app.add_middleware(Headers)
+    app.add_middleware(Headers, team=settings.team)
     app.add_middleware(Compressed, minimum_size=1000, exclude_content_types=_AS_IT_IS)
     app.add_middleware(Counted, traffic=traffic)
     app.add_middleware(Heads)
@@ -131,7 +146,9 @@ def create_app(settings: Settings) -> FastAPI:
         browse,
         search,
         exports,
+        evaluations,
         compare,
+        circuits,
         features,
         example_page,
         explanations,
@@ -149,7 +166,14 @@ def create_app(settings: Settings) -> FastAPI:
         list_adding,  # before the lists themselves
         lists,
         list_api,
+        graphs,
+        circuit_tracer,
+        *(accounts if settings.team else ()),
         runs,
+        jobs_router,
+        ask,
+        explanation_api,
+        training,
         patterns,
         fallback,
     ):
@@ -231,7 +255,15 @@ async def _refuse(request: Request, error: Exception) -> Response:
     path = request.url.path
     if path.endswith(".json") or path.startswith("/api/") or path in ("/readyz", "/metrics"):
         return JSONResponse(shown.as_json(), status_code=shown.status, headers=headers)
-    titles = {404: "Not found", 413: "Too long", 429: "Too much at once", 503: "Not available"}
+    titles = {
+        401: "Sign in",
+        403: "Not allowed",
+        404: "Not found",
+        410: "No longer there",
+        413: "Too long",
+        429: "Too much at once",
+        503: "Not available",
+    }
     found = re.match(r"/saes/([^/]+)/.", path)
     known_sae = found and shown.code not in ("sae_unknown", "database_unavailable")
     page = ErrorPage(

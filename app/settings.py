@@ -41,6 +41,32 @@ class Settings(BaseSettings):
         default="",
         description="Addresses or networks of proxies whose X-Forwarded-For and -Proto are believed, by commas",
     )
+    mode: Literal["local", "team"] = Field(
+        default="local", description="local: no accounts, on this machine alone; team: whoever asks signs in"
+    )
+    public_read: bool = Field(
+        default=False, description="In team mode, whether pages are read, and texts tried, without signing in"
+    )
+    oidc_issuer: str = Field(default="", description="An OpenID Connect provider to sign in by, as it names itself")
+    oidc_client_id: str = Field(default="", description="What this instance is called there")
+    oidc_client_secret: str | None = Field(default=None, repr=False, description="Its secret there")
+    oidc_name: str = Field(default="single sign-on", max_length=60, description="What the button calls the provider")
+    oidc_role: Literal["none", "viewer", "editor"] = Field(
+        default="none", description="Role of accounts made at the first sign-in by the provider; none makes no accounts"
+    )
+    outside: str = Field(
+        default="",
+        description="Addresses that endpoints and imports may name in team mode, as beginnings such as https://a.org/v1",
+    )
+    query_seconds: float | None = Field(
+        default=None, ge=0, description="How long a page's query may take, 0 any; unset is 60 in team mode, else any"
+    )
+    account_kept: int = Field(
+        default=1000, ge=1, description="Lists that one account may have in team mode, and as many kept prompt runs"
+    )
+    account_upload_mb: int = Field(
+        default=1000, ge=1, description="Megabytes that one account may send in a day in team mode"
+    )
     worker: bool = Field(default=True, description="Whether the server runs the harvests started from the site")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="The subject's dtype; auto is bfloat16 where the hardware has it"
@@ -69,6 +95,16 @@ class Settings(BaseSettings):
     )
     llm_model: str = Field(default="", description="The model there that explains and scores")
     llm_key: str | None = Field(default=None, repr=False, description="The endpoint's key; sent to no other address")
+    llm_price_in: float | None = Field(
+        default=None, ge=0, description="What a million tokens of prompt cost there, in USD; unset is what it tells"
+    )
+    llm_price_out: float | None = Field(default=None, ge=0, description="The same of answers")
+    llm_per_hour: int = Field(
+        default=20, ge=0, description="Explanations that features' pages may ask the model for in an hour; 0: none"
+    )
+    llm_usd_per_day: float | None = Field(
+        default=None, gt=0, description="What runs started from pages may bring a day's cost of the model to, in USD"
+    )
     embeddings: Path | None = Field(
         default=None,
         description="Folder of the sentence model that explanations are searched with; unset is all-MiniLM-L6-v2",
@@ -106,6 +142,15 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="warning", description="How much the web server logs"
     )
+
+    @property
+    def team(self) -> bool:
+        return self.mode == "team"
+
+    @property
+    def query_limit(self) -> float:
+        """Seconds; 0 is none."""
+        return self.query_seconds if self.query_seconds is not None else 60.0 if self.team else 0.0
 
     @property
     def infer_urls(self) -> list[str]:

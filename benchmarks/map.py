@@ -25,9 +25,10 @@ from sqlalchemy import text
 
 from app.atlas import knn, layout, tiles
 from app.atlas.arrays import Floats, Places
-from app.atlas.make import SAMPLE, Laid, Recipe, Watch, finish
+from app.atlas.finish import Laid, Part, finish
 from app.atlas.places import apart, frame
 from app.atlas.quality import quality
+from app.atlas.recipe import SAMPLE, Recipe, Watch
 from app.atlas.regions import by_density
 from app.atlas.vectors import Vectors
 from app.corpus.sources import documents
@@ -35,6 +36,7 @@ from app.demo.run import CORPUS, prepare_subject
 from app.main import create_app
 from app.settings import load_settings
 from app.store.engine import database_url, sync_engine
+from app.store.map_bulk import MapRow, save_maps
 from app.store.map_sources import find_source, read_latents
 from benchmarks.pages import database, load
 
@@ -60,11 +62,11 @@ class Stages:
         self.told: dict[str, Any] = {}
 
     def __call__(self, name: str, run: Callable[[], T]) -> T:
-        start = time.perf_counter()
+        start, before = time.perf_counter(), time.process_time()
         out = run()
-        seconds = time.perf_counter() - start
+        seconds, cpu = time.perf_counter() - start, time.process_time() - before
         gb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-        self.told[name] = {"seconds": round(seconds, 1), "gb": round(gb, 2)}
+        self.told[name] = {"seconds": round(seconds, 1), "cpu_s": round(cpu, 1), "gb": round(gb, 2)}
         print(name, self.told[name], file=sys.stderr, flush=True)
         return out
 
@@ -82,18 +84,18 @@ def numerics(n: int, methods: list[str], stages: Stages, device: str) -> tuple[F
             knn.approximate(some[:500], knn.K, seed=0)  # compiles
             ids, _ = stages("pynndescent", lambda: knn.approximate(some, knn.K, seed=0))
             stages.told["pynndescent"] |= {"recall": round(knn.recall(ids, graph.ids), 3)}
+        others = np.setdiff1d(np.arange(n), chosen)
+        near = None
+        if len(others):
+            near = stages("nearest of the others", lambda: layout.into(rows[others], some, device=device))
         for name, lay_out in (("umap", layout.umap), ("tsne", layout.tsne)):
             if name not in methods:
                 continue
             mine = stages(name, partial(lay_out, graph, pca[chosen], seed=0))
             layouts[name] = mine
-            if len(chosen) < n:
-                others = np.setdiff1d(np.arange(n), chosen)
+            if near is not None:
                 whole = np.empty((n, 2), np.float32)
-                whole[chosen] = mine
-                whole[others] = stages(
-                    f"{name}, the others", partial(layout.into, rows[others], some, mine, device=device)
-                )
+                whole[chosen], whole[others] = mine, near.places(mine)
                 layouts[name] = whole
     for name, places in layouts.items():
         found = stages(f"quality of {name}", partial(quality, rows, places, seed=0, device=device))
@@ -130,15 +132,18 @@ def stored(home: Path, n: int, rows: Floats, places: Places, stages: Stages) -> 
         source = find_source(connection, f"synthetic-{n}", None)
         latents = stages("reading latents", lambda: read_latents(connection, source.id))
     laid, vectors = Laid(places, {}, {}), Vectors(rows, np.arange(n))
-    made = stages(
-        "regions, names, tiles, COPY",
-        lambda: finish(engine, source, Recipe(), vectors, latents, laid, home, time.monotonic(), Watch()),
-    )
+
+    def finished() -> MapRow:
+        whole = finish(Part(source, latents, vectors), Recipe(), laid, home, time.monotonic(), Watch())
+        save_maps(engine, [whole])
+        return whole.row
+
+    row = stages("regions, names, tiles, COPY", finished)
     with engine.connect() as connection:
         asked = [
             tuple(row)
             for row in connection.execute(
-                text("SELECT z, x, y FROM map_tile JOIN map ON id = map_id WHERE version = :v"), {"v": made.row.version}
+                text("SELECT z, x, y FROM map_tile JOIN map ON id = map_id WHERE version = :v"), {"v": row.version}
             )
         ]
     engine.dispose()
@@ -152,7 +157,7 @@ def stored(home: Path, n: int, rows: Floats, places: Places, stages: Stages) -> 
     )
     took, size = [], 0
     with TestClient(create_app(given)) as client:
-        base = f"/saes/synthetic-{n}/map/{made.row.version}"
+        base = f"/saes/synthetic-{n}/map/{row.version}"
         client.get(f"{base}/0/0/0.bin")
         for z, x, y in asked * (1 + 200 // len(asked)):
             start = time.perf_counter()

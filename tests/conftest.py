@@ -5,6 +5,7 @@ import os
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from fastapi.testclient import TestClient
@@ -26,6 +27,8 @@ from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from app.subject.load import load_subject
 
+hypothesis.settings.register_profile("saescope", deadline=None)  # a machine may be busy
+hypothesis.settings.load_profile("saescope")
 SLUG = "tiny-l0-topk-40"
 LAYERS = "layer-0", "layer-1"
 TEXT = [
@@ -33,6 +36,19 @@ TEXT = [
     Document("paris", "Paris is the capital of France. The river Seine runs through Paris to the sea. " * 12),
     Document("emoji", "Party time 🎉🎉 with friends 😀 and שלום עולם and مرحبا بالعالم again and again. " * 12),
 ]
+
+
+# Files of a minute and more, the longest first: what is begun last should be short, or the others wait for it.
+LONG = (
+    "test_infer", "test_harvest_cli", "test_cli", "test_cluster", "test_jobs", "test_stopping", "test_llm_run",
+    "test_browser", "test_layout", "test_families", "test_runs", "test_identity", "test_operations", "test_crash",
+    "test_reliability", "test_search", "test_evaluate_run", "test_api", "test_fuzz", "test_lists",
+)  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(item.path.stem, len(LONG)))
 
 
 def public_folder() -> Path:
@@ -198,7 +214,7 @@ def layered_client(layered):
         yield client
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def database(own):
     """The module's own database, migrated."""
     engine = sync_engine(database_url(own))

@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from app import errors
 from app.atlas.make import Recipe, make_map
+from app.circuits.record import keep
 from app.demo.run import SLUG as DEMO
 from app.explain.free import Recipe as Explaining
 from app.explain.free import explain_free
@@ -18,8 +19,11 @@ from app.main import create_app
 from app.sae.formats import saelens
 from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
+from app.web.api_examples import GRAPH
 from app.web.reference import example_query
+from tests.circuit_runs import a_run
 from tests.conftest import SLUG, database_beside, public_folder, random_sae
+from tests.training_runs import written
 
 
 @pytest.fixture(scope="module")
@@ -34,6 +38,7 @@ def documented(settings, harvested, tiny, sequences):
     make_map(DEMO, Recipe("pca"), engine, own.home)
     explain_free(DEMO, Explaining(tokens=10_000), engine, own.home)
     engine.dispose()
+    keep(own.home, a_run())
     with TestClient(create_app(own)) as client:
         yield client
 
@@ -61,7 +66,10 @@ def fits(schema, told, answer):
 def test_every_body_has_examples_and_all_are_answered_as_documented(documented, schema):
     sent = set()
     made = documented.post("/api/lists", json={"title": "Sent", "items": [{"kind": "run", "run": "x"}]}).json()
+    said = {"text": "what is to be edited", "author": "Ada"}
+    first = documented.post(f"/api/saes/{DEMO}/features/3/explanations", json=said).json()["items"][-1]["id"]
     known = {"{slug}": DEMO, "{index}": "3", "{name}": made["name"], "{item}": str(made["items"][0]["id"])}
+    known["{number}"] = str(first)
     for path, method, told in operations(schema):
         if "requestBody" not in told or path == "/api/inspect/heads":  # the demo's SAE reads no attention outputs
             continue
@@ -81,9 +89,13 @@ def test_every_body_has_examples_and_all_are_answered_as_documented(documented, 
         ("/api/attribute", "application/json"), ("/api/harvests", "application/json"),
         ("/api/inspect/compare", "application/json"), ("/api/inspect/contrast", "application/json"),
         ("/api/inspect/contexts", "application/json"), ("/api/lists", "application/json"),
+        ("/api/graphs", "application/json"),
         ("/api/lists/{name}/edit", "application/json"), ("/api/lists/{name}/items", "application/json"),
         ("/api/lists/{name}/items/{item}/edit", "application/json"),
-        ("/api/saes/{slug}/features/{index}/note", "application/json"),
+        ("/api/saes/{slug}/features/{index}/note", "application/json"), ("/api/jobs", "application/json"),
+        ("/api/saes/{slug}/features/{index}/explanations", "application/json"),
+        ("/api/saes/{slug}/features/{index}/explanations/{number}", "application/json"),
+        ("/api/saes/{slug}/features/{index}/explanations/{number}/votes", "application/json"),
     }  # fmt: skip
 
 
@@ -93,10 +105,11 @@ def test_every_twin_is_answered_as_documented(documented, schema):
     kept = documented.post("/api/inspect", json={"text": "Paris", "keep": True}).json()["run"]
     items = [{"kind": "feature", "sae": DEMO, "index": 3}, {"kind": "run", "run": kept}]
     made = documented.post("/api/lists", json={"title": "A list", "items": items}).json()["name"]
+    graph = documented.post("/api/graphs", json=GRAPH["small"]["value"]).json()["name"]
     alive = documented.get(f"/saes/{DEMO}/features.json", params={"sort": "density", "order": "desc"}).json()["items"][
         0
     ]
-    shown = 0
+    shown, home = 0, documented.app.state.saescope.settings.home
     for path, method, told in operations(schema):
         if method != "get" or not path.endswith(".json"):
             continue
@@ -106,8 +119,10 @@ def test_every_twin_is_answered_as_documented(documented, schema):
         there = there.replace("{index}", str(alive["index"]))
         there = there.replace("{score}", str(explanations[0]["scores"][0]["id"]))
         there = there.replace("{kind}", "top").replace("{rank}", "0").replace("{number}", "0")
+        there = there.replace("/training/{run}", f"/training/{written(home).name}")
         there = there.replace("{run}", str(run) if path.startswith("/harvests") else kept)
-        there = there.replace("{name}", made)
+        there = there.replace("{name}", made).replace("{circuit}", a_run().name)
+        there = there.replace("{graph}", graph).replace("{scan}", DEMO)
         query = example_query(told.get("parameters", []))
         query += [(one, f"{DEMO}/{alive['index']}") for one in "ab" if path == "/compare.json"]
         answer = documented.get(there, params=query)
@@ -149,6 +164,8 @@ def test_every_operation_has_a_summary_a_kind_and_its_refusals(schema):
         ("/api/inspect/contrast", {"here": ["Paris"], "there_run": ["nowhere"]}),
         ("/api/harvests", {"sae": "nowhere", "corpus": "pkg:brown"}),
         ("/api/harvests/999/stop", {}),
+        ("/api/jobs", {"job": "map", "sae": "nowhere"}),
+        ("/api/jobs", {"job": "explain", "sae": DEMO, "method": "llm"}),
         ("/api/lists", {"title": ""}),
         ("/api/lists", {"title": "x", "items": [{"kind": "feature", "sae": DEMO, "index": 4096}]}),
     ],

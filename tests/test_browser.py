@@ -13,6 +13,8 @@ from app.store import tables as t
 from app.web.assets import install_assets
 from tests.conftest import SLUG
 from tests.serving import serving
+from tests.training_runs import NAME as TRAINED
+from tests.training_runs import written
 
 PAGES = [
     "/",
@@ -53,8 +55,9 @@ def site(app):
 
 
 @pytest.fixture(scope="module")
-def runs(engine, harvested):
-    """A harvest of every kind, by state."""
+def runs(engine, harvested, home):
+    """A harvest of every kind, by state; and a training run."""
+    written(home)
     command = {"sae": "/somewhere/" + "long/" * 30, "model": "/models/tiny", "corpus": "pkg:brown", "slug": SLUG}
     common = {"kind": "harvest", "slugs": [SLUG], "command": command, "started": func.now(), "beat": func.now()}
     values = {
@@ -459,6 +462,8 @@ def test_axe_finds_nothing_serious(browser, site, runs, scheme):
         "/nowhere",
         "/api/docs",
         "/harvests",
+        "/training",
+        f"/training/{TRAINED}",
         *BROWSED,
         *COMPARED,
         *(f"/harvests/{run}" for run in runs.values()),
@@ -491,6 +496,8 @@ def test_pages_fit_a_phone_and_read_without_javascript(browser, site, runs):
         "/api/docs",
         "/nowhere",
         "/harvests",
+        "/training",
+        f"/training/{TRAINED}",
         *BROWSED,
         *COMPARED,
         *(f"/harvests/{run}" for run in runs.values()),

@@ -18,7 +18,8 @@ from app.harvest.parameters import Parameters
 from app.harvest.run import harvest
 from app.harvest.text import Text, sequences
 from app.sae.formats import save
-from app.train.run import Recipe, train
+from app.train.run import Plan, Recipe
+from app.train.stream import train
 from tests.conftest import random_sae
 
 TOLD = (
@@ -119,7 +120,7 @@ def test_an_import_and_a_training_that_cannot_be_written_leave_nothing_half(tiny
         keep(random_sae(), "x", tmp_path, {})
     assert below(tmp_path) == ["imports"]
     save(tmp_path / "sae", random_sae())
-    recipe = Recipe(hook_point="model.layers.0:out", n_latents=512, k=8, batch=64, checkpoint_every=1)
+    recipe = Recipe(hook_point="model.layers.0:out", batch=64, checkpoint_every=1)
     with no_file_above(100_000), pytest.raises(DiskFull, match=f"^The training's checkpoint {TOLD}"):
-        train(tiny, sequences, recipe, tmp_path / "out")
-    assert "checkpoint.partial" not in below(tmp_path / "out" / "work")
+        train(tiny, sequences, recipe, [Plan(n_latents=512)], tmp_path)
+    assert "checkpoint.partial" not in below(tmp_path / "training" / "tiny-l0-out-topk-512-s0")

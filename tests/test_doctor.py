@@ -121,6 +121,8 @@ def test_an_inference_service_that_is_away_is_a_fault(own):
         ({"proxies": "10.0.0.0/99"}, {}, "fault", "no IP address and no network"),
         ({"proxies": "127.0.0.1"}, {}, "fault", "no name that a proxy would ask for"),
         ({"host": "0.0.0.0"}, {}, "note", "answers to any name"),
+        ({"host": "0.0.0.0", "allowed_hosts": "x"}, {}, "note", "local mode has no accounts"),
+        ({"oidc_issuer": "https://login.lab"}, {}, "fault", "called there"),
         ({"host": "0.0.0.0", "allowed_hosts": "x", "client_tokens": 0}, {}, "note", "take the model for itself"),
         ({"infer_url": "http://gpu:8100"}, {}, "fault", "wants a token"),
         ({"infer_url": "http://gpu:8100", "infer_token": "x", "engine_gb": 3}, {}, "note", "has its own"),

@@ -78,7 +78,7 @@ def test_what_is_imported_is_there_without_scores_and_comes_out_again(own, tmp_p
     ("name", "content", "said"),
     [
         ("a.jsonl", '{"index": 1, "description": "a"}\n{"index": 2}', "Line 2 of .* has no index and description"),
-        ("a.jsonl", "{", "Line 1 of"),
+        ("a.jsonl", "{", "is no JSON at line 1"),
         ("a.jsonl", '{"index": -1, "description": "a"}', "explains latent -1"),
         ("a.jsonl", '{"index": 40, "description": "a"}', "explains latent 40; there are 0 to 39"),
         ("a.jsonl", "", "holds no explanations"),

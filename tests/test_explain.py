@@ -15,7 +15,7 @@ from app.explain.measure import Confusion
 from app.explain.rules import Pattern, Rule, Topic, rule_from_json
 from app.explain.sample import Chosen, choose
 from app.explain.samples import SPLITS, Codes, Grid, Sampler
-from app.explain.sentences import Teller
+from app.explain.sentences import Teller, _label
 from app.store.explain_sources import ExplainSource, LatentFacts
 from app.subject.tokens import Vocabulary
 
@@ -337,6 +337,24 @@ def test_rules_in_words():
     topic = Topic((("film", (4,), 1.0), ("actor", (8,), 0.5)), 1.0, 0.7, 0.01)
     assert tuple(teller.topic(topic)) == ("fires in passages with “film”, “actor”", "passages with film, actor")
     assert tuple(teller.promoted([1, 3, 2], "next")) == ("promotes “and”, “or”; fires before them", "promotes and, or")
+
+
+@pytest.mark.parametrize(
+    ("names", "label"),
+    [
+        (["may", "probably", "may be", "might", "could"], "may, probably, might"),
+        (["so", "therefore", "so that", "thus"], "so, therefore, thus"),
+        (["and", "-and", "&"], "and, “&”"),
+        ([", and", ", or", "), and"], "“, and”, “, or”, “), and”"),
+        (["river", "rivers", "lake", "flow", "flowing", "sea"], "river, lake, flow"),
+        (["(line break)", "(", "("], "(line break), “(”"),
+        (["non", "non-", "no"], "non, no"),
+        (["bee", "been", "beer"], "bee, been, beer"),
+        ([], ""),
+    ],
+)
+def test_a_label_says_nothing_twice_and_quotes_what_is_no_word(names, label):
+    assert _label(names) == label
 
 
 def test_topics_are_found_where_words_tell_more_than_tokens():

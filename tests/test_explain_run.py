@@ -18,10 +18,8 @@ from app.harvest.reader import Reader
 from app.main import create_app
 from app.sae.formats import saelens
 from app.store import tables as t
-from app.store.engine import database_url, sync_engine
 from app.store.explanation_bulk import explain_lock
 from app.store.labels import relabel
-from app.store.migrate import migrate
 from app.store.replace import remove
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.counting import counted_queries
@@ -44,14 +42,6 @@ def documents():
 @pytest.fixture(scope="module")
 def own(settings):
     return database_beside(settings, "explaining").model_copy(update={"home": public_folder()})
-
-
-@pytest.fixture(scope="module")
-def database(own):
-    engine = sync_engine(database_url(own))
-    migrate(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,14 @@
 """The feature page in a real Chromium: switches, glyphs, panels over the whole page, charts, print, phones."""
 
 import re
+import time
 
 import pytest
 
+from benchmarks.browser import NOTE, arrived
+from benchmarks.tab import Tab
 from tests.conftest import SLUG
-from tests.test_browser import app, browser, page, site  # noqa: F401
+from tests.test_browser import CHROMIUM, app, browser, page, site  # noqa: F401
 
 FEATURE = f"/saes/{SLUG}/features/3"
 TEXTS = """() => [...document.querySelectorAll(".example-heat")].map((one) => one.textContent)"""
@@ -176,3 +179,22 @@ def test_axe_finds_nothing_serious_in_any_state(browser, site, scheme):  # noqa:
         serious = [(path, v["id"], [node["html"][:200] for node in v["nodes"]]) for v in serious]
         assert serious == []
     context.close()
+
+
+def test_who_leafs_by_j_or_k_finds_the_next_page_ready_and_nobody_else_has_pages_made(site):  # noqa: F811
+    path = f"/saes/{SLUG}/features/"
+    with Tab(CHROMIUM, width=1280, height=860) as tab:
+        tab.open(f"{site}{path}3")
+        arrived(tab, f"{path}3")
+        ready = []
+        for key, index in (("j", 4), ("j", 5), ("k", 4), ("k", 3)):
+            time.sleep(1)  # who reads gives the browser time
+            tab.ask(NOTE)
+            tab.press(key)
+            ready.append(arrived(tab, f"{path}{index}")["ready"])
+        assert ready == [False, True, False, True]
+        assert tab.ask("document.documentElement.dataset.leafing") == "k"
+        tab.open(f"{site}{path}6")
+        arrived(tab, f"{path}6")
+        assert tab.ask("document.documentElement.dataset.leafing ?? null") is None
+        assert tab.errors == []

@@ -156,7 +156,7 @@ def test_pages_are_sent_compressed_to_those_who_can_read_it(client):
 def test_static_files_are_kept_for_good_by_their_hash_and_compressed(client):
     from app.web.rendering import ROOT, static
 
-    for name in ("site.css", "js/cards.js"):
+    for name in ("site.css", "js/cards.js", "leafing.speculationrules"):
         on_disk = (ROOT / "static" / name).read_bytes()
         with client.stream("GET", static(name), headers={"accept-encoding": "gzip"}) as answer:
             sent = b"".join(answer.iter_raw())
@@ -166,5 +166,27 @@ def test_static_files_are_kept_for_good_by_their_hash_and_compressed(client):
         assert client.get(static(name), headers={"accept-encoding": "identity"}).content == on_disk
         assert client.get(static(name), headers={"if-none-match": answer.headers["etag"]}).status_code == 304
         assert "immutable" not in client.get(f"/static/{name}").headers.get("cache-control", "")
+    assert client.get(static("leafing.speculationrules")).headers["content-type"] == "application/speculationrules+json"
     part = client.get(static("site.css"), headers={"range": "bytes=0-9", "accept-encoding": "gzip"})
     assert (part.status_code, len(part.content)) == (206, 10)
+
+
+@pytest.mark.parametrize("path", [f"/saes/{SLUG}", "/static/site.css"])
+@pytest.mark.parametrize(
+    ("accepted", "packed"),
+    [
+        ("gzip, br", True),
+        ("br;q=1.0, GZIP;q=0.5", True),
+        ("gzip;q=0.001", True),
+        ("gzip;q=0", False),
+        ("br, gzip; q=0.000", False),
+        ("identity", False),
+        ("", False),
+        ("nogzip", False),
+    ],
+)
+def test_compressed_is_what_is_accepted_so(client, path, accepted, packed):
+    answer = client.get(path, headers={"accept-encoding": accepted})
+    assert answer.status_code == 200
+    assert (answer.headers.get("content-encoding") == "gzip") == packed
+    assert "accept-encoding" in answer.headers.get("vary", "").lower()

@@ -13,7 +13,6 @@ from app.harvest.run import Watch, harvest
 from app.store.embedded import closed_parent, start_embedded
 from app.store.replace import remove
 from app.subject.load import load_subject
-from app.train.run import Recipe, train
 from tests.conftest import public_folder, random_sae
 from tests.families import make
 
@@ -253,32 +252,6 @@ def test_the_bundled_sae_explains_the_real_subject(real_folder):
     metrics = done.harvesters[0].reconstruction.result()
     assert metrics["fvu"] < 0.3
     assert metrics["l0"] == 32
-
-
-def test_training_lowers_fvu_resumes_and_is_reproducible(tiny, tmp_path):
-    words = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta", "eta", "theta", "iota", "kappa"]
-    g = torch.Generator().manual_seed(0)
-    picks = [words[i] for i in torch.randint(0, 10, (3000,), generator=g).tolist()]
-    sequences = list(cut([Document("w", " ".join(picks))], tiny.encode, bos_id=1, context=64))
-    recipe = Recipe(
-        hook_point="model.layers.0:out", n_latents=64, k=8, epochs=6, batch=128, warmup=5, log_every=5,
-        checkpoint_every=10, lr=3e-3,
-    )  # fmt: skip
-    lines = []
-    first = train(tiny, sequences, recipe, tmp_path / "a", on_metrics=lines.append)
-    assert lines[-1].fvu < 0.5 * lines[0].fvu
-
-    def kill(metrics):
-        if metrics.step >= 25:
-            raise Killed
-
-    with pytest.raises(Killed):
-        train(tiny, sequences, recipe, tmp_path / "b", on_metrics=kill)
-    second = train(tiny, sequences, recipe, tmp_path / "b")
-    assert torch.equal(first.W_dec, second.W_dec)
-    assert torch.equal(first.b_dec, second.b_dec)
-    torch.testing.assert_close(first.W_dec.norm(dim=1), torch.ones(64))
-    assert not (tmp_path / "b" / "work").exists()
 
 
 def test_migrations_make_the_tables_that_queries_expect(engine):

@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -19,7 +20,9 @@ from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from app.subject.identity import fingerprint, weight_files
 from app.subject.load import load_subject
-from app.train.run import Recipe, train
+from app.train.run import Plan, Recipe
+from app.train.stream import Watch as Looking
+from app.train.stream import train
 from tests.conftest import database_beside, public_folder
 
 
@@ -235,15 +238,16 @@ def test_rows_of_subjects(settings):
 
 
 def test_training_is_not_continued_with_another_model(tiny, namesake, sequences, tmp_path):
-    recipe = Recipe(hook_point="model.layers.0:out", n_latents=64, k=8, batch=64, log_every=1)
+    recipe = Recipe(hook_point="model.layers.0:out", batch=64, log_every=1)
+    plans = [Plan(n_latents=64)]
 
     class Killed(Exception):
         pass
 
-    def kill(metrics):
+    def kill(run):
         raise Killed
 
     with pytest.raises(Killed):
-        train(tiny, sequences, recipe, tmp_path, on_metrics=kill)
-    with pytest.raises(BadRequest, match="holds an unfinished run with another recipe, other text or another subject"):
-        train(namesake, sequences, recipe, tmp_path)
+        train(tiny, sequences, recipe, plans, tmp_path, watch=Looking(stepped=kill))
+    with pytest.raises(BadRequest, match="holds a run with another recipe, other text or another subject"):
+        train(replace(namesake, name="tiny"), sequences, recipe, plans, tmp_path)

@@ -174,7 +174,7 @@ def test_new_latents_go_to_their_nearest():
     rows = unit(np.eye(5))
     places = np.array([[0, 0], [10, 0], [0, 10], [10, 10], [5, 5]], np.float32)
     new = unit(np.array([[0, 1, 0, 0, 0], [1, 1, 0, 0, 0]]))
-    found = layout.into(new, rows, places)
+    found = layout.into(new, rows).places(places)
     # The nearest has weight 1; the four others, all as far, exp(-d / mean d) with the mean over five: exp(-5 / 4).
     four = np.exp(-5 / 4)
     rest = places[[0, 2, 3, 4]].sum(0)

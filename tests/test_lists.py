@@ -37,13 +37,6 @@ def own(settings, harvested):
 
 
 @pytest.fixture(scope="module")
-def database(own):
-    engine = sync_engine(database_url(own))
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture(scope="module")
 def harvest(own, database, harvested, tiny, sequences):
     """Harvests SAE (or another name) with these weights; its revision."""
 

@@ -29,13 +29,14 @@ from app.explain.client import Endpoint as Where
 from app.explain.fence import shown
 from app.explain.llm_job import Wanted, dry_run, explain_sae, ones, prepare
 from app.explain.llm_run import Plan, Watch
+from app.explain.people_job import People, score_people
 from app.explain.samples import SPLITS
 from app.harvest.job import Job, run_job
 from app.harvest.parameters import Parameters
 from app.sae.formats import saelens
-from app.store.engine import database_url, sync_engine
+from app.store.engine import database_url
+from app.store.explanation_bulk import make_partitions
 from app.store.llm_bulk import job_lock
-from app.store.migrate import migrate
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.llm_endpoint import Endpoint, Quick, asked, completion, oracle, verdicts
 from tests.services import free_port
@@ -62,14 +63,6 @@ def documents(n=40):
 @pytest.fixture(scope="module")
 def own(settings):
     return database_beside(settings, "llm_run").model_copy(update={"home": public_folder()})
-
-
-@pytest.fixture(scope="module")
-def database(own):
-    engine = sync_engine(database_url(own))
-    migrate(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -536,3 +529,61 @@ def test_a_real_server_of_a_real_model_explains_and_scores_as_well_as_it_can(
     sent = rows(database, "SELECT count(*) FROM llm_attempt")[0][0]  # with those that were too long
     assert sent > len(requests)
     assert out.endswith(f"{sent} requests sent, $0.0000 spent (local).\n")
+
+
+class Counts:
+    """A sentence model of words: a vector says which of WORDS are in a text."""
+
+    name = "words"
+
+    def encode(self, texts):
+        rows = np.array([[word in text for word in WORDS] for text in texts], np.float32) + 1e-6
+        return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def test_what_people_wrote_is_scored_by_cosines_with_texts_and_nobody_elses_is(database, own, good, clean):
+    pieces = subject_of(database, own).pieces
+    latent = good[0]
+    windows = subject_of(database, own).sampler.windows(latent, 1, "test", N)
+    with database.begin() as connection:
+        (source,) = connection.execute(text("SELECT id FROM sae")).scalars()
+        make_partitions(connection, source)
+        for method, of, said in (("person", latent, "river, city"), ("person", good[1], "stone"), ("llm", latent, "x")):
+            values = {"sae": source, "latent": of, "method": method, "said": said}
+            columns = "sae_id, latent, method, text, label"
+            query = f"INSERT INTO explanation ({columns}) VALUES (:sae, :latent, :method, :said, :said)"
+            connection.execute(text(query), values)
+    done = score_people(database, own.home, People(SLUG, n=N), sentences=Counts())
+    assert (done.scored, done.silent) == (2, 0)
+    found = rows(
+        database,
+        "SELECT s.*, e.method, e.text FROM score s JOIN explanation e ON e.id = s.explanation_id WHERE e.latent = :l",
+        l=latent,
+    )
+    (mine,) = found
+    assert (mine.method, mine.scorer, mine.model, mine.status) == ("person", "embedding", "words", "ok")
+    # The same, counted pair by pair.
+    (said,) = Counts().encode(["river, city"])
+    cosines = [
+        float(row @ said) for row in Counts().encode(["".join(pieces(one.token_ids.tolist())) for one in windows])
+    ]
+    pairs = [
+        (a > b) + (a == b) / 2
+        for a, one in zip(cosines, windows, strict=True)
+        for b, other in zip(cosines, windows, strict=True)
+        if one.active and not other.active
+    ]
+    assert mine.headline == pytest.approx(sum(pairs) / len(pairs), abs=1e-6)
+    assert mine.ci_low <= mine.headline <= mine.ci_high
+    assert mine.control is not None
+    assert done.means["embedding"][2] == 2
+    assert rows(database, "SELECT label FROM latent WHERE index = :l", l=latent)[0].label == "river, city"
+    score_people(database, own.home, People(SLUG, n=N), sentences=Counts())  # in the place of the older ones
+    assert rows(database, "SELECT count(*) AS n FROM score")[0].n == 2
+    with pytest.raises(BadRequest, match="detection needs a language model to judge"):
+        score_people(database, own.home, People(SLUG, ("detection",)), sentences=None)
+
+
+def test_where_nobody_wrote_anything_that_is_said(database, own, good, clean):
+    with pytest.raises(BadRequest, match="Nobody has written an explanation of told yet"):
+        score_people(database, own.home, People(SLUG, n=N), sentences=Counts())

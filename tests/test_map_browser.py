@@ -8,9 +8,11 @@ from urllib.request import urlopen
 import numpy as np
 import pytest
 from PIL import Image
+from sqlalchemy import text
 
-from app.atlas import tiles
+from app.atlas import make, tiles
 from app.main import create_app
+from app.store.engine import database_url, sync_engine
 from app.web.assets import install_assets
 from benchmarks.map_browser import SOFTWARE
 from tests.conftest import SLUG
@@ -329,6 +331,68 @@ def test_no_more_points_are_drawn_than_the_budget(opened, mapped, budget, shown)
         assert plan["of"][0]["draw"] == 8  # the root whole, and its children as far as it goes
 
 
+@pytest.fixture(scope="module")
+def second(mapped, settings):  # noqa: F811
+    """Another map of the same SAE; both are said to share a frame."""
+    engine = sync_engine(database_url(settings))
+    made = make.make_map(SLUG, make.Recipe("pca", "encoder"), engine, settings.home).row
+    with engine.begin() as connection:
+        connection.execute(text("UPDATE map SET together = 'one'"))
+        last = text("UPDATE map SET quality = '{}' WHERE version = :v")  # pages open with the other
+        connection.execute(last, {"v": made.version})
+    yield made
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM map WHERE version = :v"), {"v": made.version})
+    engine.dispose()
+
+
+def ringed(page, frame):
+    """The latent that is held on a map."""
+    return page.locator(f"{frame} .map-hold .held").get_attribute("data-latent")
+
+
+def test_two_maps_are_linked_by_what_is_held_and_marked_and_move_together(page, second, mapped):  # noqa: F811
+    page.set_viewport_size({"width": 1280, "height": 900})
+    page.goto(f"{MAP}?map={mapped.row.version}")
+    still(page)
+    page.get_by_label("Beside").select_option(second.version)
+    page.wait_for_url("**beside=*")
+    page.locator("#map-beside[data-settled]").wait_for()
+    assert page.inner_text("#map-shown-beside") == "40 of 40 shown, all of them"
+    page.locator("#map-beside .map-spots a").first.focus()
+    latent = page.evaluate("() => document.activeElement.dataset.latent")
+    page.keyboard.press("Enter")
+    page.get_by_role("heading", name=f"Feature {latent}").wait_for()
+    page.locator("#map .map-hold .held").wait_for()
+    assert ringed(page, "#map") == ringed(page, "#map-beside") == latent
+    page.get_by_role("button", name="Lines").click()
+    line = page.locator(".map-between line")
+    line.wait_for(state="attached")
+    ends = line.evaluate("(one) => ['x1', 'y1', 'x2', 'y2'].map((name) => Number(one.getAttribute(name)))")
+    around = page.locator("#map-pair").bounding_box()
+    for frame, x, y in (("#map", *ends[:2]), ("#map-beside", *ends[2:])):
+        box = page.locator(f"{frame} .map-hold .held circle").bounding_box()
+        middle = box["x"] + box["width"] / 2 - around["x"], box["y"] + box["height"] / 2 - around["y"]
+        assert (x, y) == pytest.approx(middle, abs=2)
+    page.keyboard.press("Escape")
+    page.locator("#map .map-hold .held").wait_for(state="detached")
+    together = page.get_by_role("button", name="Move together")
+    together.click()
+    assert together.get_attribute("aria-pressed") == "true"
+    page.locator("#map-beside").focus()
+    moved(page, lambda: page.keyboard.press("+"))
+    given = parse_qs(urlsplit(page.url).query)
+    assert given["z"] == given["z2"] == ["0.5"]
+    outlined = f"{MAP}?map={mapped.row.version}&beside={second.version}&side=right&within=0,0+65536,30000"
+    page.goto(outlined)
+    page.locator("#map-beside[data-settled]").wait_for()
+    page.get_by_role("heading", name="Features within the outline").wait_for()
+    assert page.locator("#map-beside .map-outline polygon").count() == 1
+    assert page.locator("#map .map-outline polygon").count() == 0
+    page.locator(".map-list li a[data-latent]").first.focus()
+    assert page.locator(".map-ring").count() == 2
+
+
 def test_without_scripts_it_is_a_page_of_lists(browser, site, mapped):  # noqa: F811
     context = browser.new_context(base_url=site, java_script_enabled=False, viewport={"width": 380, "height": 800})
     page = context.new_page()
@@ -350,8 +414,9 @@ def test_without_scripts_it_is_a_page_of_lists(browser, site, mapped):  # noqa: 
     context.close()
 
 
-@pytest.mark.parametrize("query", ["", "?feature=3", "?q=a&color=sign", "?text=Paris+is+big"])
-def test_it_fits_a_phone(browser, site, query):  # noqa: F811
+@pytest.mark.parametrize("query", ["", "?feature=3", "?q=a&color=sign", "?text=Paris+is+big", "?beside={}&lines=1&q=a"])
+def test_it_fits_a_phone(browser, site, query, second):  # noqa: F811
+    query = query.format(second.version)
     context = browser.new_context(base_url=site, viewport={"width": 380, "height": 800}, has_touch=True)
     page = context.new_page()
     page.goto(MAP + query)
@@ -361,13 +426,19 @@ def test_it_fits_a_phone(browser, site, query):  # noqa: F811
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_serious(browser, site, mapped, scheme):  # noqa: F811
+def test_axe_finds_nothing_serious(browser, site, mapped, second, scheme):  # noqa: F811
     from axe_playwright_python.sync_playwright import Axe
 
     context = browser.new_context(base_url=site, color_scheme=scheme, bypass_csp=True)
     page = context.new_page()
     group = f"{MAP}/{mapped.row.version}/clusters/0"
-    for path in (MAP, f"{MAP}?feature=3&q=a", f"{MAP}?text=Paris+is+big", group):
+    for path in (
+        MAP,
+        f"{MAP}?feature=3&q=a",
+        f"{MAP}?text=Paris+is+big",
+        f"{MAP}?beside={second.version}&feature=3",
+        group,
+    ):
         page.goto(path)
         if path != group:
             still(page)

@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 from sqlalchemy import text
 
-from app.atlas import make, tiles
+from app.atlas import finish, make, tiles
 from app.atlas.colours import COLOURS
 from app.main import create_app
 from app.store.engine import database_url, sync_engine
@@ -23,7 +23,7 @@ def mapped(harvested, settings):
     """A map of the tests' SAE, in two heaps, cut into small tiles."""
     engine = sync_engine(database_url(settings))
     with pytest.MonkeyPatch.context() as small:
-        small.setattr(make.tiles, "tree", partial(tiles.tree, root=8, tile=5))
+        small.setattr(finish.tiles, "tree", partial(tiles.tree, root=8, tile=5))
         heaps = np.repeat([[0, 0], [9, 1]], 20, axis=0) + np.random.default_rng(0).normal(size=(40, 2)) * 0.1
         small.setattr(make.layout, "tsne", lambda graph, start, seed, step=None: heaps.astype(np.float32))
         made = make.make_map(SLUG, make.Recipe("tsne"), engine, settings.home)

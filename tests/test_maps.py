@@ -9,17 +9,15 @@ import pytest
 import torch
 from sqlalchemy import func, select, text
 
-from app.atlas import knn, layout, make, tiles
+from app.atlas import finish, knn, layout, make, tiles
 from app.atlas.colours import COLOURS
 from app.atlas.make import Recipe, Watch, make_map
 from app.errors import MapImpossible, MapRunning, UnknownSAE
 from app.harvest.job import Job, run_job
 from app.sae.formats import saelens
 from app.store import tables as t
-from app.store.engine import database_url, sync_engine
 from app.store.map_bulk import map_lock
 from app.store.map_sources import read_company, read_latents
-from app.store.migrate import migrate
 from app.store.replace import remove
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.test_disk import no_file_above
@@ -30,14 +28,6 @@ MAPPED = "mapped"
 @pytest.fixture(scope="module")
 def own(settings):
     return database_beside(settings, "mapping").model_copy(update={"home": public_folder()})
-
-
-@pytest.fixture(scope="module")
-def database(own):
-    engine = sync_engine(database_url(own))
-    migrate(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +77,8 @@ def test_every_latent_is_on_the_map_once_and_in_one_tile(database, own, sae, com
             "nearest kept (40 latents)."
             for method, kept in sorted(row.quality.items())
         ),
+        f"Nearest latents: cosine {row.structure['nearest_cosine']:.3f} (median). Spread "
+        f"{row.structure['spread']:.3f}, silhouette –.",
         f"{out.splitlines()[-1].partition(';')[0]}; {40 - row.clustered} latents in no cluster. Saved as version "
         f"{row.version}.",
     ]
@@ -155,7 +147,7 @@ def test_a_map_that_was_cut_short_carries_on_and_leaves_nothing_half_written(dat
     assert err.endswith("Stopped. The same command carries on from here.\n")
     graph = [name for name in files(own) if name.startswith("graph")]
     with monkeypatch.context() as cut:
-        cut.setattr(make, "save_map", interrupted)
+        cut.setattr(make, "save_maps", interrupted)
         assert command("map", MAPPED, "--method", "tsne", "--seed", "5")[2] == 130
     assert [name for name in files(own) if name.startswith("graph")] == graph
     assert maps(database).keys() == before
@@ -373,5 +365,5 @@ def test_versions_differ_with_what_readers_see(database, own, sae):
 
 
 def test_without_the_subjects_tokenizer_names_are_made_of_labels(tmp_path, tiny_folder):
-    assert make._texts(tmp_path / "gone") == []
-    assert " the" in make._texts(tiny_folder)
+    assert finish._texts(tmp_path / "gone") == []
+    assert " the" in finish._texts(tiny_folder)

@@ -1,6 +1,6 @@
-"""docs/inspect.ipynb runs, and shows what it printed on the demo.
+"""docs/inspect.ipynb and docs/client.ipynb run, and show what they printed on the demo.
 
-`python -m tests.test_notebook URL` runs it there and stores what it prints.
+`python -m tests.test_notebook URL` runs them there and stores what they print.
 """
 
 import contextlib
@@ -22,7 +22,8 @@ from app.web.rendering import ROOT
 from tests.conftest import SLUG, database_beside, public_folder, random_sae
 from tests.serving import serving
 
-NOTEBOOK = ROOT / "docs" / "inspect.ipynb"
+NOTEBOOK, OF_CLIENT = ROOT / "docs" / "inspect.ipynb", ROOT / "docs" / "client.ipynb"
+sys.path.append(str(ROOT / "clients" / "python"))  # it is installed by itself
 
 
 def code_cells(notebook):
@@ -69,8 +70,24 @@ def test_the_notebook_runs_as_it_stands(site, monkeypatch):
     assert refused.startswith("422 bad_request - ")
 
 
-def test_what_it_shows_is_a_whole_run_without_a_machines_paths():
-    notebook = json.loads(NOTEBOOK.read_text())
+def test_the_clients_notebook_runs_as_it_stands(site, monkeypatch):
+    monkeypatch.setenv("SAESCOPE_URL", site)
+    told = printed(json.loads(OF_CLIENT.read_text()))
+    assert told[0] == f"{SLUG}: 40 features at model.layers.0:out of tiny\n"
+    table, feature, hits, read, edited, listed, refused = told[1:]
+    assert len(re.findall(r"^ *\d+  +\d+\.\d\d  ", table, re.MULTILINE)) == 5
+    assert re.search(r"\n.*\[.+\].*\npromotes \['", feature)
+    assert all(line.startswith(f"{SLUG}/") for line in hits.splitlines())  # labels of random weights may fit nothing
+    assert len(re.findall(r"^\d\.\d\d  '", read, re.MULTILINE)) == 4
+    assert "kept at /inspect/" in read
+    assert "nats a token" in edited
+    assert listed.startswith("Cats in Paris holds ['")
+    assert refused == f"404 latent_out_of_range - {SLUG} has no feature 40; its features are 0 to 39.\n"
+
+
+@pytest.mark.parametrize("path", [NOTEBOOK, OF_CLIENT], ids=lambda path: path.stem)
+def test_what_it_shows_is_a_whole_run_without_a_machines_paths(path):
+    notebook = json.loads(path.read_text())
     assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
     assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
     for number, cell in enumerate(code_cells(notebook), 1):
@@ -84,11 +101,12 @@ def test_what_it_shows_is_a_whole_run_without_a_machines_paths():
 
 def renew(url):
     os.environ["SAESCOPE_URL"] = url
-    notebook = json.loads(NOTEBOOK.read_text())
-    for number, (cell, text) in enumerate(zip(code_cells(notebook), printed(notebook), strict=True), 1):
-        cell["execution_count"] = number
-        cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)}]
-    NOTEBOOK.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
+    for path in (NOTEBOOK, OF_CLIENT):
+        notebook = json.loads(path.read_text())
+        for number, (cell, text) in enumerate(zip(code_cells(notebook), printed(notebook), strict=True), 1):
+            cell["execution_count"] = number
+            cell["outputs"] = [{"name": "stdout", "output_type": "stream", "text": text.splitlines(keepends=True)}]
+        path.write_text(json.dumps(notebook, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,6 @@ from sqlalchemy import text
 from app.harvest.job import Job, run_job
 from app.main import create_app
 from app.sae.formats import saelens
-from app.store.engine import database_url, sync_engine
-from app.store.migrate import migrate
 from app.web.prose import prose
 from tests.conftest import database_beside, public_folder, random_sae
 
@@ -22,14 +20,6 @@ API = f"/api{PAGE}/note"
 @pytest.fixture(scope="module")
 def own(settings, harvested):
     return database_beside(settings, "notes")
-
-
-@pytest.fixture(scope="module")
-def database(own):
-    engine = sync_engine(database_url(own))
-    migrate(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,18 @@ import typing
 
 from pydantic import BaseModel
 
+from app.web.account_contexts import AccountPage, AdminPage, AuditPage
 from app.web.alike_contexts import AlikePage
+from app.web.ask_contexts import AskedPage
 from app.web.browse_contexts import LatentPage
+from app.web.circuit_contexts import CircuitPage, CircuitsPage
 from app.web.compare_contexts import ComparePage
 from app.web.contexts import FeaturePage, HomePage, SAEPage
 from app.web.differences_contexts import ContrastPage, TwoPromptsPage
+from app.web.evaluation_contexts import EvaluationsPage
 from app.web.example_page import ExamplePage
 from app.web.explain_contexts import ScorePage
+from app.web.graph_contexts import GraphPage, GraphsPage
 from app.web.heads import HeadsPage
 from app.web.inspect_contexts import InspectPage
 from app.web.intervene_contexts import AttributePage, IntervenePage
@@ -21,11 +26,13 @@ from app.web.preview_contexts import FeatureCard
 from app.web.rendering import ROOT
 from app.web.run_contexts import HarvestsPage, RunPage
 from app.web.search_contexts import SearchPage
+from app.web.training_contexts import TrainingPage, TrainingRunPage
 
 SHOWN = (
     FeaturePage, ExamplePage, SAEPage, LatentPage, ComparePage, HomePage, FeatureCard, TwoPromptsPage, ContrastPage,
     HeadsPage, AlikePage, InspectPage, IntervenePage, AttributePage, HarvestsPage, RunPage, ScorePage, MapPage,
-    MapGroupPage, ListsPage, ListPage, SharedPage, NotesPage, SearchPage,
+    MapGroupPage, ListsPage, ListPage, SharedPage, NotesPage, SearchPage, EvaluationsPage, CircuitsPage,
+    CircuitPage, AskedPage, GraphsPage, GraphPage, AccountPage, AdminPage, AuditPage, TrainingPage, TrainingRunPage,
 )  # fmt: skip
 
 

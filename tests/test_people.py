@@ -103,3 +103,23 @@ def test_a_label_is_the_first_line_cut_after_a_word():
     assert len(cut) <= 62
     assert cut.endswith(" …")
     assert cut.removesuffix(" …") in "words of a sentence that goes on for longer than a card has room for it"
+
+
+def test_json_writes_edits_and_votes_and_answers_all_that_is_said(site):
+    here = "/api" + PAGE + "/explanations"
+    told = site.post(here, json={"text": "words of doubt", "author": "Ada"}).json()
+    mine = told["items"][-1]
+    assert (told["next"], mine["text"], mine["author"], mine["method"], mine["failure"]) == (
+        None, "words of doubt", "Ada", "person", None,
+    )  # fmt: skip
+    edited = site.post(f"{here}/{mine['id']}", json={"text": "words of certainty", "author": "Grace"}).json()["items"][
+        -1
+    ]
+    assert (edited["text"], [one["text"] for one in edited["earlier"]]) == ("words of certainty", ["words of doubt"])
+    voted = site.post(f"{here}/{mine['id']}/votes", json={"author": "Ada", "value": -1}).json()["items"][-1]
+    assert voted["votes"] == -1
+    for body, status in (({"text": "", "author": "Ada"}, 422), ({"text": "x"}, 422), ({"text": "x", "by": "Ada"}, 422)):
+        refused = site.post(here, json=body)
+        assert (refused.status_code, refused.json().keys()) == (status, {"code", "message", "detail"})
+    assert site.post(f"{here}/999", json={"text": "x", "author": "Ada"}).json()["code"] == "explanation_unknown"
+    assert site.post(f"{here}/{mine['id']}/votes", json={"author": "Ada", "value": 2}).status_code == 422

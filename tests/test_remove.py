@@ -120,7 +120,7 @@ def test_it_is_refused_while_a_run_of_it_or_one_that_reads_its_files_is_under_wa
             _, err, status = command("remove", "busy", "--yes")
             assert status == 1
             assert err.splitlines()[-1] == (
-                f"saescope: Run {run} harvests busy; wait for it, or stop it with 'saescope harvests --stop {run}'."
+                f"saescope: Run {run} works on busy; wait for it, or stop it with 'saescope harvests --stop {run}'."
             )
             with database.begin() as connection:
                 connection.execute(text("DELETE FROM run"))

@@ -11,7 +11,7 @@ import pytest
 from fastapi.testclient import TestClient
 from sqlalchemy import func, insert, inspect, select, text, update
 
-from app import cli, jobs
+from app import cli, commands, jobs
 from app.errors import RunEnded, UnknownRun
 from app.harvest import imports
 from app.main import create_app
@@ -56,7 +56,7 @@ def engine(own):
 def child(monkeypatch):
     """Harvests are done by harvest_child.py."""
     monkeypatch.setattr(
-        jobs, "argv", lambda command, run: [sys.executable, str(CHILD), str(run), command["slug"]]
+        jobs, "argv", lambda command, run, kind="harvest": [sys.executable, str(CHILD), str(run), command["slug"]]
     )  # fmt: skip
     monkeypatch.setenv("PYTHONPATH", str(CHILD.parents[1]))
 
@@ -478,7 +478,7 @@ def test_what_a_killed_server_had_taken_is_picked_up(own, engine, child):
     with engine.begin() as connection:
         taken = "INSERT INTO procrastinate_jobs (queue_name, task_name, lock, status, args) VALUES "
         # A job whose worker is gone: its lock would keep the SAE for ever.
-        values = "('harvest', 'harvest', 'harvest quick', 'doing', jsonb_build_object('run_id', CAST(:run AS bigint)))"
+        values = "('jobs', 'run', 'harvest quick', 'doing', jsonb_build_object('run_id', CAST(:run AS bigint)))"
         connection.execute(text("SET LOCAL search_path TO procrastinate"))
         connection.execute(text(taken + values), {"run": run})
     with TestClient(create_app(own)) as client:
@@ -649,7 +649,7 @@ def test_the_names_a_server_answers_to():
 
 def test_options_become_a_command_line_again():
     command = {"sae": ["a", "b"], "tokens": 5, "ignore_unknown": True, "pack": False, "k": None, "hook": "-x"}
-    assert jobs.options(command) == ["--sae=a", "--sae=b", "--tokens=5", "--ignore-unknown", "--hook=-x"]
+    assert commands.options(command) == ["--sae=a", "--sae=b", "--tokens=5", "--ignore-unknown", "--hook=-x"]
     assert jobs.argv({}, 7)[1:] == ["-m", "app.cli", "harvest", "--run=7"]
 
 

@@ -17,9 +17,7 @@ from app.harvest.job import Job, run_job
 from app.main import create_app
 from app.sae.formats import saelens
 from app.store.embeddings import literal
-from app.store.engine import database_url, sync_engine
 from app.store.explanation_bulk import make_partitions
-from app.store.migrate import migrate
 from app.store.search import RRF, merge
 from app.web.assets import install_assets
 from tests.conftest import database_beside, public_folder, random_sae
@@ -53,14 +51,6 @@ def own(settings, model_folder):
     return database_beside(settings, "searching").model_copy(
         update={"home": public_folder(), "embeddings": model_folder}
     )
-
-
-@pytest.fixture(scope="module")
-def database(own):
-    engine = sync_engine(database_url(own))
-    migrate(engine)
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture(scope="module")

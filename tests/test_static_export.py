@@ -15,12 +15,12 @@ from fastapi.testclient import TestClient
 from app import cli_export
 from app.errors import BadRequest, DiskFull
 from app.harvest.job import Job, run_job
+from app.interop.folders import beside
 from app.main import create_app
 from app.sae.formats import saelens
 from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from app.web.relinked import relinked
-from app.web.static_site import beside
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.test_feature_browser import browser  # noqa: F401
 

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.harvest.coactivation import ExactPairs, SampledPairs, coactivation, rectangles
+from app.harvest.coactivation import ExactPairs, SampledPairs, coactivation, highest, rectangles
 from app.harvest.documents import Documents
 from app.harvest.places import Places
 from app.harvest.samples import priority_of
@@ -27,6 +27,17 @@ def positions(batches, dense):
         for row, place, document in rows:
             sequence = row + batch.first_sequence
             yield sequence, place, int(batch.token_ids[row, place]), document, dense[sequence][place]
+
+
+@given(st.integers(0, 10_000), st.integers(1, 12))
+def test_of_equal_scores_the_first_are_taken_also_at_the_end(seed, k):
+    score = torch.randint(-1, 5, (7, 12), generator=torch.Generator().manual_seed(seed)).double() / 4
+    found, ids = highest(score, k)
+    for row in range(7):
+        best = score[row].argsort(descending=True, stable=True)[:k]
+        assert torch.equal(found[row], score[row, best])
+        above = score[row, best] > 0
+        assert torch.equal(ids[row][above], best[above])
 
 
 @given(st.integers(0, 10_000), st.booleans())

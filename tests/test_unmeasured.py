@@ -21,8 +21,6 @@ from app.main import create_app
 from app.sae.formats import save
 from app.sae.jumprelu import JumpReLU
 from app.sae.metrics import Reconstruction
-from app.store.engine import database_url, sync_engine
-from app.store.migrate import migrate
 from app.store.plain import plain
 from tests.conftest import database_beside, random_sae
 from tests.families import config, parts
@@ -31,14 +29,6 @@ from tests.families import config, parts
 @pytest.fixture(scope="module")
 def own(settings):
     return database_beside(settings, "unmeasured")
-
-
-@pytest.fixture(scope="module")
-def database(own):
-    engine = sync_engine(database_url(own))
-    migrate(engine)
-    yield engine
-    engine.dispose()
 
 
 def special(number):

@@ -90,19 +90,30 @@ def tsne(graph: Graph, start: Places, *, seed: int, step: Step | None = None) ->
     return np.asarray(found, np.float32)
 
 
-def into(new: Floats, rows: Floats, places: Places, *, device: str = "cpu", step: Step | None = None) -> Places:
-    """Places of ``new`` latents on the map that has put ``rows`` at ``places``: the mean of the five nearest's,
-    weighted by exp(-(d - d_nearest) / (mean d - d_nearest)) with d = 1 - cosine, as UMAP begins its own transform.
+class Near(NamedTuple):
+    """Of each new latent its nearest ones of a map: ids, weights: [m, 5]; weights of one latent sum to 1."""
 
-    new: [m, d] and rows: [n, d], of length 1; places: [n, 2] -> [m, 2]
+    ids: npt.NDArray[np.int32]
+    weights: Floats
+
+    def places(self, places: Places) -> Places:
+        """places: [n, 2], the map's -> [m, 2]"""
+        found: Places = np.einsum("mk,mkc->mc", self.weights, places[self.ids]).astype(np.float32)
+        return found
+
+
+def into(new: Floats, rows: Floats, *, device: str = "cpu", step: Step | None = None) -> Near:
+    """What puts ``new`` latents on a map of ``rows``: they go to the mean of their five nearest's places, weighted by
+    exp(-(d - d_nearest) / (mean d - d_nearest)) with d = 1 - cosine, as UMAP begins its own transform.
+
+    new: [m, d] and rows: [n, d], of length 1
     """
     ids, cosines = nearest(new, rows, min(INTO, len(rows)), device=device, step=step)
     beyond = cosines[:, :1] - cosines
     scale = np.maximum(beyond.mean(axis=1, keepdims=True), np.float32(1e-6))
     weights = np.exp(-beyond / scale)
     weights /= weights.sum(axis=1, keepdims=True)
-    placed: Places = np.einsum("mk,mkc->mc", weights, places[ids]).astype(np.float32)
-    return placed
+    return Near(ids, weights)
 
 
 def _spread(places: Places) -> float:

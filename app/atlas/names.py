@@ -120,6 +120,17 @@ def named(found: Terms, groups: Ints, n_groups: int) -> list[Named]:
     ]
 
 
+def mixed(names: Sequence[Named], parents: Sequence[int], groups: Sequence[Named]) -> list[Named]:
+    """``groups`` with names for those that have none: ``mixed:`` and the first terms of the largest three of their
+    parts. names, parents: of the parts, the largest first, and the groups they are in."""
+    out = []
+    for number, group in enumerate(groups):
+        inside = [one.terms[0] for one, parent in zip(names, parents, strict=True) if parent == number and one.terms]
+        first = list(dict.fromkeys(inside))[:NAMED]
+        out.append(group._replace(name=f"mixed: {', '.join(first)}") if not group.terms and len(first) > 1 else group)
+    return out
+
+
 def _named(strongest: list[tuple[str, float]]) -> Named:
     if not strongest:
         return Named(NAMELESS, [], [])

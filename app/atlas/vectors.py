@@ -11,7 +11,7 @@ from app.atlas.arrays import Floats, Ints
 from app.errors import MapImpossible
 from app.sae.base import SAE
 
-On = Literal["decoder", "encoder", "coactivation"]
+On = Literal["decoder", "encoder", "coactivation", "explanations"]
 
 LEAST = 8  # latents with a direction
 DIMENSIONS = 128  # of co-activation
@@ -115,6 +115,24 @@ def of_company(ids: npt.NDArray[np.integer], phi: Floats, counts: Ints, *, seed:
     length = np.linalg.norm(rows, axis=1, keepdims=True)
     rows = rows / np.maximum(length, np.float32(1e-12))
     return checked(Vectors(rows.astype(np.float32), latents), n, "row of co-activations")
+
+
+def of_texts(latents: Ints, vectors: Floats, n: int, address: str) -> Vectors:
+    """Latents by what is said of them. latents: [m], ascending, those of ``n`` with an embedded explanation; vectors:
+    [m, d]. The others have no place.
+
+    Raises:
+        MapImpossible: too few are embedded.
+    """
+    if len(latents) < LEAST:
+        raise MapImpossible(
+            f"Of {n:,} latents {len(latents)} have an explanation that is embedded; a map needs {LEAST}. "
+            f"'saescope explain {address}' and 'saescope embed {address}' make them.",
+            latents=n,
+            placed=len(latents),
+        )
+    rows, kept = directions(torch.from_numpy(vectors), "explanation's vector")
+    return Vectors(rows, latents[kept])
 
 
 def _symmetric(row: Ints, column: Ints, phi: Floats, n: int) -> Tensor:

@@ -1,5 +1,6 @@
 """What the demo makes while its pages are served already: explanations, a map, and vectors to search by."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -9,8 +10,8 @@ from subprocess import DEVNULL
 
 from sqlalchemy import Engine, select
 
+from app.commands import environment
 from app.demo.run import SLUG
-from app.jobs import environment
 from app.settings import Settings
 from app.store import tables as t
 
@@ -59,7 +60,7 @@ class _Beside:
         with self._lock:
             self._ended = True
         if self._running is not None:
-            self._running.terminate()
+            self._running.send_signal(signal.SIGINT)  # its run is said to be stopped then, not lost
             try:
                 self._running.wait(GRACE)
             except subprocess.TimeoutExpired:

@@ -36,6 +36,11 @@ def _reached(settings: Settings) -> Iterator[Finding]:
         list(believed(settings))
     except InvalidSetting as error:
         yield fault("settings", error.message, "Give addresses or networks, separated by commas.")
+    if settings.oidc_issuer and not settings.oidc_client_id:
+        yield fault(
+            "settings", "SAESCOPE_OIDC_ISSUER is set, but not what this instance is called there.",
+            "Set SAESCOPE_OIDC_CLIENT_ID, and the secret if there is one.",
+        )  # fmt: skip
     if is_loopback(settings.host):
         if settings.proxies and not settings.allowed_hosts:
             yield fault(
@@ -45,8 +50,13 @@ def _reached(settings: Settings) -> Iterator[Finding]:
         return
     if allowed_names(settings) is None:
         yield note(
-            "settings", f"On {settings.host} the server answers to any name, and to whoever reaches it.",
-            "Set SAESCOPE_ALLOWED_HOSTS, and put a proxy with a login in front.",
+            "settings", f"On {settings.host} the server answers to any name.",
+            "Set SAESCOPE_ALLOWED_HOSTS to the public name, and put a proxy with TLS in front.",
+        )  # fmt: skip
+    if not settings.team:
+        yield note(
+            "settings", f"On {settings.host} others reach the server, and local mode has no accounts: saescope serve "
+            "will refuse.", "Set SAESCOPE_MODE=team.",
         )  # fmt: skip
     if settings.client_requests == 0 or settings.client_tokens == 0:
         yield note(

@@ -11,6 +11,9 @@ from app.doctor.finding import Finding, fault, fine, note
 from app.web.assets import ROOT
 
 GIVES = {
+    "llm": "explanations by a language model",
+    "mcp": "features for an assistant to look up (saescope mcp)",
+    "otel": "traces for OpenTelemetry",
     "map": "maps by UMAP and t-SNE, and clusters by HDBSCAN",
     "ray": "harvests and inference over a Ray cluster",
 }

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from app.bounded_json import lines
 from app.errors import BadRequest
 from app.explain.fence import tidy
 
@@ -52,20 +53,16 @@ def read_told(path: Path, n_latents: int, source: str | None) -> list[Told]:
 
 
 def _lines(path: Path) -> Iterator[tuple[str, Told]]:
-    with gzip.open(path, "rt") if path.suffix == ".gz" else path.open() as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                given = json.loads(line)
-                latent, text = int(given["index"]), tidy(given["description"])
-                layer = str(given.get("layer", ""))
-            except (ValueError, KeyError, TypeError, AttributeError):
-                raise BadRequest(f"Line {number} of {path} has no index and description.", path=str(path)) from None
-            if latent < 0:
-                raise BadRequest(f"Line {number} of {path} explains latent {latent}.", path=str(path))
-            if text:
-                yield layer, Told(latent, text, _name(given.get("explanationModelName")), _name(given.get("typeName")))
+    for number, given in lines(path):
+        try:
+            latent, text = int(given["index"]), tidy(given["description"])
+            layer = str(given.get("layer", ""))
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError):
+            raise BadRequest(f"Line {number} of {path} has no index and description.", path=str(path)) from None
+        if latent < 0:
+            raise BadRequest(f"Line {number} of {path} explains latent {latent}.", path=str(path))
+        if text:
+            yield layer, Told(latent, text, _name(given.get("explanationModelName")), _name(given.get("typeName")))
 
 
 def _folder(path: Path) -> Iterator[tuple[str, Told]]:

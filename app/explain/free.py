@@ -23,14 +23,15 @@ from app.explain.learn import (
     rule_of,
     window_f1,
 )  # fmt: skip
-from app.explain.match import Hits, Matcher
+from app.explain.many import Rules
+from app.explain.match import Matcher
 from app.explain.rules import Rule, Topic
 from app.explain.samples import Drawn, Ints, Sampler
 from app.explain.scoring import Said, Table, controls, on_windows, tokens_table, windows_table
 from app.explain.sentences import Teller
 from app.explain.topic import on_topic, presence
 from app.store.engine import explained
-from app.store.explain_sources import ExplainSource, LatentFacts, find_explain_source, read_facts
+from app.store.explain_sources import ExplainSource, LatentFacts, check_harvested, find_explain_source, read_facts
 from app.store.explanation_bulk import (
     ExampleSet,
     ExplanationRow,
@@ -104,6 +105,7 @@ def explain_free(
     with explain_lock(engine, slug):
         with explained(), engine.connect() as connection:
             source = find_explain_source(connection, slug, revision or None)
+            check_harvested(source)
             facts = read_facts(connection, source.id)
         began = time.monotonic()
         tokenizer = load_tokenizer(home / source.subject_path)
@@ -154,17 +156,14 @@ class Work:
         scored: dict[str, Scored] = {}
         kinds, reading = {}, {}
         if RULES in self.recipe.methods:
-            hits = self._rule_hits(learned, matcher)
-            scored[RULES] = self._score(RULES, matcher, hits, units)
+            scored[RULES] = self._score(RULES, self._rules(learned, matcher), units)
             kinds = {kind: int((learned.kind == number).sum()) for number, kind in enumerate(KINDS_OF_RULE)}
             rows = {unit: self._rule_row(learned, unit) for unit in units}
             made[RULES] = VERSIONS[RULES], self._with_scores(rows, scored[RULES])
         if VOCAB in self.recipe.methods and self.facts.promoted.shape[1]:
             patterns, begin, read = self._promoted()
             reading = {name: int((read == name).sum()) for name in ("here", "next")}
-            scored[VOCAB] = self._score(
-                VOCAB, matcher, lambda unit: matcher.hits(patterns, slice(begin[unit], begin[unit + 1])), units
-            )
+            scored[VOCAB] = self._score(VOCAB, Rules(matcher, patterns, begin), units)
             rows = {
                 unit: self._promoted_row(patterns, slice(begin[unit], begin[unit + 1]), read[unit], unit)
                 for unit in range(self.contexts.n_units)
@@ -197,20 +196,23 @@ class Work:
             if number % 256 == 255:
                 self.watch.step(number + 1, len(units))
 
-    def _rule_hits(self, learned: Learned, matcher: Matcher) -> Callable[[int], Hits]:
+    def _rules(self, learned: Learned, matcher: Matcher) -> Rules:
         windows = np.flatnonzero(self.sampler.grid.split == matcher.split)
         words, found = learned.words, learned.topics
         if words is None or found is None:
-            return lambda unit: learned.hits(matcher, unit)
-        present = presence(words, len(self.sampler.grid))
-        return lambda unit: learned.hits(matcher, unit, lambda one: on_topic(found, present, one, windows))
+            return Rules(matcher, learned.patterns, learned.begin)
+        present, topics = presence(words, len(self.sampler.grid)), learned.kind == KINDS_OF_RULE.index("topic")
+        return Rules(
+            matcher, learned.patterns, learned.begin, topics,
+            lambda unit: learned.hits(matcher, unit, lambda one: on_topic(found, present, one, windows)),
+        )  # fmt: skip
 
-    def _score(self, method: str, matcher: Matcher, hits: Callable[[int], Hits], units: list[int]) -> Scored:
+    def _score(self, method: str, rules: Rules, units: list[int]) -> Scored:
         self.watch.doing(f"scoring {method}")
-        said = on_windows(matcher, hits, units, self.drawn)
-        control = controls(matcher, hits, units, self.drawn, self.recipe.seed)
+        said = on_windows(rules, units, self.drawn)
+        control = controls(rules, units, self.drawn, self.recipe.seed)
         windows = windows_table(said, [self.drawn[unit] for unit in units], control, self.recipe.seed)
-        return Scored(units, windows, tokens_table(matcher, hits, units), said)
+        return Scored(units, windows, tokens_table(rules, units), said)
 
     def _promoted(self) -> tuple[Patterns, Ints, Ints]:
         """The vocabulary's rules of all units, where each one's begin, and how each is read: as the token itself, or as

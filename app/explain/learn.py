@@ -8,6 +8,7 @@ import numpy as np
 
 from app.explain.contexts import BEFORE, SHAPE_AT, SHAPES, TOKEN, Contexts
 from app.explain.grow import SMOOTH, Candidate, Grower, Patterns, joined, picked
+from app.explain.many import Rules, is_in
 from app.explain.match import Hits, Matcher
 from app.explain.rules import Pattern, Rule, Topic
 from app.explain.samples import Floats, Ints, Sampler, Split
@@ -69,9 +70,11 @@ def learn(contexts: Contexts, sampler: Sampler, text: Told, doing: Callable[[str
     words = words_of(sampler.codes, sampler.grid, text)
     found: Topics | None = None
     if words.texts:
-        found = topics(
-            words, sampler.grid, lambda split: active_pairs(sampler, contexts.signs, split), contexts.n_units
-        )
+        # No other unit could be better off with a topic: it fires in no window, or its best rule leaves too little.
+        hope = np.max([f1[one] for one in made], axis=0) + MARGINS["topic"] < 1
+        for split in ("train", "val"):
+            hope &= np.bincount(active_pairs(sampler, contexts.signs, split)[0], minlength=contexts.n_units) > 0
+        found = topics(words, sampler.grid, lambda split: active_pairs(sampler, contexts.signs, split), hope)
         f1["topic"] = np.where((found.word >= 0).any(1), found.f1, 0.0)
     doing("choosing rules")
     stacked = np.stack([f1.get(kind, np.zeros(contexts.n_units)) - MARGINS[kind] for kind in KINDS_OF_RULE])
@@ -94,16 +97,18 @@ def learn(contexts: Contexts, sampler: Sampler, text: Told, doing: Callable[[str
 
 def window_f1(matcher: Matcher, patterns: Patterns, pairs: tuple[Ints, Ints], sampler: Sampler, n_units: int) -> Floats:
     """[units]: F1 of saying in which of the split's windows the latent is active."""
-    windows = np.flatnonzero(sampler.grid.split == matcher.split)
     begin = np.searchsorted(patterns.unit, np.arange(n_units + 1))
-    first = np.searchsorted(pairs[0], np.arange(n_units + 1))
-    out, active = np.zeros(n_units), np.zeros(len(sampler.grid), bool)
-    for unit in np.flatnonzero(np.diff(begin) > 0).tolist():
-        said = matcher.of_windows(matcher.hits(patterns, slice(begin[unit], begin[unit + 1])), windows) > 0
-        mine = pairs[1][first[unit] : first[unit + 1]]
-        active[mine] = True
-        out[unit] = 2 * (said & active[windows]).sum() / max(int(said.sum()) + len(mine), 1)
-        active[mine] = False
+    rules, wide = Rules(matcher, patterns, begin), len(sampler.grid)
+    active = pairs[0].astype(np.int64) * wide + pairs[1]  # ascending by unit
+    active.sort()
+    fired = np.bincount(pairs[0], minlength=n_units)
+    units, out = np.flatnonzero(np.diff(begin) > 0), np.zeros(n_units)
+    for some in rules.chunks(units):
+        row, window = rules.windows(units[some])
+        there = is_in(units[some][row] * wide + window, active)
+        n = some.stop - some.start
+        said, right = np.bincount(row, minlength=n), np.bincount(row[there], minlength=n)
+        out[units[some]] = 2 * right / np.maximum(said + fired[units[some]], 1)
     return out
 
 

@@ -8,22 +8,24 @@ from pathlib import Path
 
 from sqlalchemy import Engine
 
-from app.errors import BadRequest, LatentOutOfRange
+from app.errors import BadRequest
 from app.explain.budget import Budget
 from app.explain.client import Ask, Client, Endpoint
 from app.explain.codes import TOKENS, read_codes
+from app.explain.embedding_scorer import EmbeddingScorer
+from app.explain.latents import ones
 from app.explain.ledger import Ledger, spent
 from app.explain.llm_explainers import explain_ask, gathered
 from app.explain.llm_run import Latents, Outcome, Plan, Subject, Watch, job_of, run
 from app.explain.llm_scorers import TOGETHER, Judge, judge_ask, questions, simulate_ask, simulated_windows
-from app.explain.llm_scoring import LOCAL, Scoring
+from app.explain.llm_scoring import Scoring
 from app.explain.local_scorers import LocalSubject
 from app.explain.pacing import AT_ONCE, Clock
 from app.explain.prices import Price, chosen, likely_tokens, listed
 from app.explain.samples import Sampler
 from app.harvest.job import in_dtype, read_sae, resolved
 from app.store.engine import async_engine, explained
-from app.store.explain_sources import find_explain_source, read_facts
+from app.store.explain_sources import check_harvested, find_explain_source, read_facts
 from app.store.llm_bulk import job_lock, sum_up
 from app.store.revisions import known
 from app.subject.load import load_subject, load_vocabulary
@@ -49,7 +51,7 @@ class Estimate:
 @dataclass(frozen=True)
 class Wanted:
     """What the command line says. latents: ``0-99,512``, or None for all that fire; price: USD for a million tokens of
-    prompt and of answer."""
+    prompt and of answer; sentences: the sentence model's folder, where there is one."""
 
     address: str
     plan: Plan
@@ -59,6 +61,7 @@ class Wanted:
     max_usd: float | None = None
     at_once: int = AT_ONCE
     tokens: int = TOKENS
+    sentences: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def prepare(engine: Engine, home: Path, wanted: Wanted, device: str, watch: Watc
     with explained(), engine.connect() as connection:
         known(connection, slug, revision or None)
         source = find_explain_source(connection, slug, revision or None)
+        check_harvested(source)
         facts = read_facts(connection, source.id)
     signs = (1, -1) if source.signed else (1,)
     alive = [(i, sign) for i in ones(wanted.latents, source.n_latents) for sign in signs
@@ -93,27 +97,6 @@ def prepare(engine: Engine, home: Path, wanted: Wanted, device: str, watch: Watc
     vocabulary = load_vocabulary(home / source.subject_path)
     sampler = Sampler(sampled.codes, facts.neighbours, facts.maxima, wanted.plan.seed)
     return Subject(source, facts, sampler, sampled.name, vocabulary.pieces), alive
-
-
-def ones(given: str | None, n: int) -> list[int]:
-    """The numbers that ``0-99,512`` names; all below ``n`` where nothing is given.
-
-    Raises:
-        BadRequest: it is not of this form.
-        LatentOutOfRange: one is not there.
-    """
-    if given is None:
-        return list(range(n))
-    found: set[int] = set()
-    for part in given.split(","):
-        first, dash, last = (piece.strip() for piece in part.partition("-"))
-        if not first.isdecimal() or (dash and not last.isdecimal()):
-            raise BadRequest(f"--latents {given!r} is no list of numbers and ranges such as 0-99,512.", latents=given)
-        low, high = int(first), int(last or first)
-        if high >= n or low > high:
-            raise LatentOutOfRange(f"--latents {part.strip()} is not within 0 to {n - 1}.", latents=part.strip())
-        found.update(range(low, high + 1))
-    return sorted(found)
 
 
 def estimate(subject: Subject, plan: Plan, latents: Latents, price: Price) -> Estimate:
@@ -218,7 +201,7 @@ async def _explain(
         budget = Budget(wanted.max_usd, await spent(database, job))
         async with opened(wanted, Ledger(database, job, budget, clock), subject.source.id, clock) as client:
             client.price = await price_of(client, wanted)
-            scoring = Scoring(_local(subject, home, how) if set(wanted.plan.scorers) & set(LOCAL) else None)
+            scoring = _scoring(subject, home, wanted, how)
             try:
                 outcome = await run(subject, wanted.plan, latents, client, scoring, engine, watch)
             finally:
@@ -227,6 +210,19 @@ async def _explain(
             return Done(source.slug, source.revision, outcome, client.sent, budget.spent, client.price)
     finally:
         await database.dispose()
+
+
+def _scoring(subject: Subject, home: Path, wanted: Wanted, how: tuple[str, str]) -> Scoring:
+    scorers = set(wanted.plan.scorers)
+    embedder = None
+    if "embedding" in scorers:
+        if wanted.sentences is None:
+            raise BadRequest("embedding scores need a sentence model; 'saescope embed' fetches one.")
+        from app.embed.model import SentenceModel
+
+        embedder = EmbeddingScorer(SentenceModel(wanted.sentences, how[1]), subject.pieces)
+    local = local_subject(subject, home, how) if scorers & {"surprisal", "intervention"} else None
+    return Scoring(local, embedder)
 
 
 @asynccontextmanager
@@ -239,7 +235,7 @@ async def opened(wanted: Wanted, ledger: Ledger, sae_id: int | None, clock: Cloc
         await client.close()
 
 
-def _local(subject: Subject, home: Path, how: tuple[str, str]) -> LocalSubject:
+def local_subject(subject: Subject, home: Path, how: tuple[str, str]) -> LocalSubject:
     source = subject.source
     loaded = load_subject(home / source.subject_path, source.subject, *how)
     sae = in_dtype(resolved(read_sae(home / source.path), loaded), source.parameters.get("sae_dtype", "float32"))

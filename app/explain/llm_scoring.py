@@ -1,7 +1,7 @@
 """The scores of one explanation by every scorer asked for, each beside its control."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -21,19 +21,21 @@ from app.explain.tally import Tally, of_ranks, of_simulation, of_verdicts
 from app.store.llm_bulk import ScoreRow, SetRow
 
 if TYPE_CHECKING:
+    from app.explain.embedding_scorer import EmbeddingScorer
     from app.explain.llm_run import Plan, Subject
     from app.explain.local_scorers import LocalSubject
 
 ASKING = "detection", "fuzzing", "simulation"  # of the model behind the endpoint
-LOCAL = "surprisal", "intervention"  # of the subject itself
+LOCAL = "embedding", "surprisal", "intervention"  # of a sentence model, and of the subject itself
 SCORERS = ASKING + LOCAL
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """``local``: the subject with its SAE, where a scorer needs it."""
+    """``local``: the subject with its SAE, ``embedder``: a sentence model, each where a scorer needs it."""
 
     local: "LocalSubject | None" = None
+    embedder: "EmbeddingScorer | None" = None
     turn: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
@@ -58,7 +60,7 @@ async def score(
             return await _simulate(subject, windows, one, text, control, client, seed)
         # Beside the event loop, on which answers to others arrive; one at a time, for the subject is one.
         async with scoring.turn:
-            return await asyncio.to_thread(_locally, scorer, scoring, windows, one, text, control, seed)
+            return await asyncio.to_thread(locally, scorer, scoring, windows, one, text, control, seed)
 
     return of_set(subject, plan, one, windows), list(await all_of([by(scorer) for scorer in plan.scorers]))
 
@@ -121,7 +123,7 @@ async def _simulate(
     )  # fmt: skip
 
 
-def _locally(
+def locally(
     scorer: str,
     scoring: Scoring,
     windows: Sequence[Window],
@@ -130,18 +132,36 @@ def _locally(
     control: str | None,
     seed: tuple[int, ...],
 ) -> ScoreRow:
+    """A score of LOCAL; what it needs is in ``scoring``."""
     local = scoring.local
-    assert local is not None  # app.explain.llm_job loads it where a scorer needs it
     nothing: list[Any] = [None] * len(windows)
+    if scorer == "embedding":
+        if scoring.embedder is None:
+            raise ValueError("embedding scores need a sentence model")
+        return _ranked(scorer, scoring.embedder.name, scoring.embedder.cosines, windows, text, control, seed)
+    if local is None:
+        raise ValueError(f"{scorer} needs the subject")
     if scorer == "surprisal":
-        values = local.surprisal(text, windows)
-        other = None if control is None else of_ranks(windows, local.surprisal(control, windows), seed=seed).auroc
-        tally = of_ranks(windows, values, seed=seed, control=other)
-        return ScoreRow(
-            scorer, 1, local.name, _columns(tally, {"control_text": control}), nothing, list(values), nothing
-        )
+        return _ranked(scorer, local.name, local.surprisal, windows, text, control, seed)
     tally = local.intervention(one, text, control, seed)
     return ScoreRow(scorer, 1, local.name, _columns(tally, {"control_text": control}), nothing, None, nothing)
+
+
+def _ranked(
+    scorer: str,
+    model: str,
+    measure: Callable[[str, Sequence[Window]], list[float]],
+    windows: Sequence[Window],
+    text: str,
+    control: str | None,
+    seed: tuple[int, ...],
+) -> ScoreRow:
+    """Of values that are high where the latent should be active."""
+    values = measure(text, windows)
+    nothing: list[Any] = [None] * len(windows)
+    other = None if control is None else of_ranks(windows, measure(control, windows), seed=seed).auroc
+    tally = of_ranks(windows, values, seed=seed, control=other)
+    return ScoreRow(scorer, 1, model, _columns(tally, {"control_text": control}), nothing, list(values), nothing)
 
 
 def _columns(tally: Tally, facts: dict[str, Any]) -> dict[str, Any]:

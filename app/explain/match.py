@@ -19,21 +19,22 @@ class Hits(NamedTuple):
 class Matcher:
     """The counted positions of a split by what stands there.
 
-    n: how many there are; window: [n], the window of each in the sample's grid, -1 for none.
+    n: how many there are; window: [n], the window of each in the sample's grid, -1 for none; windows: how many the grid
+    has; index: of each of SHAPES the places by what stands there, and where each key's begin.
     """
 
     def __init__(self, contexts: Contexts, grid: Grid, split: Split) -> None:
         self.positions = np.flatnonzero(contexts.positions(split))
         self.n = len(self.positions)
         self.window = grid.of[contexts.place[self.positions]].astype(np.int64)
-        self._grid_size = len(grid)
+        self.windows = len(grid)
         local = np.full(len(contexts.place), -1, np.int64)
         local[self.positions] = np.arange(self.n)
         mine = contexts.entries(split)
         order = np.argsort(contexts.unit[mine], kind="stable")
         self._fired = local[contexts.at[mine]][order]
         self._begin = np.concatenate([[0], np.cumsum(contexts.fired(split))])
-        self._index = [_by_key(contexts.shapes[offsets].key[self.positions], len(contexts.shapes[offsets].tokens))
+        self.index = [_by_key(contexts.shapes[offsets].key[self.positions], len(contexts.shapes[offsets].tokens))
                        for offsets in SHAPES]  # fmt: skip
         by_window = np.argsort(self.window, kind="stable")
         self._of_window = by_window, np.searchsorted(self.window[by_window], np.arange(len(grid) + 1))
@@ -45,10 +46,22 @@ class Matcher:
         """Where ``unit`` fires."""
         return np.asarray(self._fired[self._begin[unit] : self._begin[unit + 1]])
 
+    def times(self, units: Ints) -> Ints:
+        """[units]: how often each fires."""
+        return np.asarray(self._begin[units + 1] - self._begin[units])
+
+    def fires_at(self, units: Ints, row: Ints, at: Ints) -> Bools:
+        """[places] bool: whether ``units[row]`` fires at each."""
+        first, last = self._begin[units], self._begin[units + 1]
+        lengths = last - first
+        which = np.repeat(first - (np.cumsum(lengths) - lengths), lengths) + np.arange(int(lengths.sum()))
+        fired = np.repeat(np.arange(len(units)), lengths) * self.n + self._fired[which]
+        return np.isin(row * self.n + at, fired)
+
     def hits(self, patterns: Patterns, rows: slice) -> Hits:
         parts, p = [], []
         for shape, key, one in zip(patterns.shape[rows], patterns.key[rows], patterns.p[rows], strict=True):
-            order, begin = self._index[shape]
+            order, begin = self.index[shape]
             found = order[begin[key] : begin[key + 1]]
             parts.append(found)
             p.append(np.full(len(found), one))

@@ -7,6 +7,8 @@ from app.explain.rules import NOTHING, Pattern, Topic
 from app.harvest.labels import START, shown_token
 
 IN_LABEL = 3
+STEM = 4  # letters, from which on an ending makes another form of a word
+ENDINGS = frozenset(("s", "es", "d", "ed", "n", "r", "er", "ly", "al", "ing", "'s"))
 
 
 class Words(NamedTuple):
@@ -61,7 +63,7 @@ class Teller:
         if START in names:  # what else stands at the start is no news
             names = [name for name in names if not name.startswith(f"{START}: ")]
         whole_ones = [name for name in names if "\\x" not in name] or names
-        return Words("fires " + "; ".join(parts), ", ".join(_once(whole_ones)[:IN_LABEL]))
+        return Words("fires " + "; ".join(parts), _label(whole_ones))
 
     def topic(self, rule: Topic) -> Words:
         words = [text for text, _, _ in rule.words]
@@ -71,7 +73,7 @@ class Teller:
         names = _once([shown_token(self._text(one)) for one in token_ids])
         told = f"promotes {_quoted(names)}"
         how = {"here": "fires on them", "next": "fires before them"}.get(reading)
-        return Words(f"{told}; {how}" if how else told, "promotes " + ", ".join(names[:IN_LABEL]))
+        return Words(f"{told}; {how}" if how else told, "promotes " + _label(names))
 
     def _token(self, token_id: int) -> str:
         text = self._text(token_id)
@@ -82,6 +84,35 @@ class Teller:
         text = "".join(self._text(one) for one in token_ids)
         shown = shown_token(" ".join(text.split()) or text)
         return f"-{shown}" if text[:1].isalpha() and text[:1].islower() else shown
+
+
+def _label(names: Sequence[str]) -> str:
+    """The first names that say something new, those without a letter or digit at an end in quotes."""
+    chosen: list[str] = []
+    for name in names:
+        if not any(_says(one, name) for one in chosen):
+            chosen.append(name)
+        if len(chosen) == IN_LABEL:
+            break
+    return ", ".join(name if _plain(name) else f"“{name}”" for name in chosen)
+
+
+def _says(one: str, other: str) -> bool:
+    """Whether ``other`` adds nothing: it holds ``one`` as a word, or is another form of it (river, rivers)."""
+    a, b = one.casefold().strip("-"), other.casefold().strip("-")
+    if not a or not b:
+        return one == other
+    if a == b or a in b.split():
+        return True
+    short, long = sorted((a, b), key=len)
+    return len(short) >= STEM and long.startswith(short) and long[len(short) :] in ENDINGS
+
+
+def _plain(name: str) -> bool:
+    ends = name.strip("-")
+    if len(ends) > 2 and ends[0] == "(" and ends[-1] == ")":  # (line break)
+        return True
+    return bool(ends) and ends[0].isalnum() and (ends[-1].isalnum() or ends[-1] in ")…")
 
 
 def _once(names: list[str]) -> list[str]:

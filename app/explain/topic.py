@@ -21,6 +21,7 @@ MOST = 10  # words of a topic
 DOCUMENTS = 3  # of train, that a word must be in
 WINDOWS = 8
 COMMON = 0.1  # the share of windows above which a word says nothing
+LEARNED: tuple[Split, ...] = ("train", "val")  # the splits a topic is made from
 
 
 class Words(NamedTuple):
@@ -87,24 +88,34 @@ def on_topic(found: Topics, present: Bools, unit: int, windows: Ints) -> Ints:
     return np.asarray(windows[weight >= found.least[unit]])
 
 
-def topics(words: Words, grid: Grid, active: Callable[[Split], tuple[Ints, Ints]], n_units: int) -> Topics:
-    """active: for a split the units and windows in which they are active, as pairs, ordered by unit."""
+def topics(words: Words, grid: Grid, active: Callable[[Split], tuple[Ints, Ints]], wanted: Bools) -> Topics:
+    """active: for a split the units and windows in which they are active, as pairs, ordered by unit; wanted: [units],
+    those that a topic is learned for, the others have none."""
     number = np.full((len(SPLITS), len(grid)), -1)
     for split in range(len(SPLITS)):
         mine = grid.split == split
         number[split, mine] = np.arange(mine.sum())
     warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
     X = {split: _matrix(words, number[SPLITS.index(split)]) for split in ("train", "val")}
-    pairs = {split: active(split) for split in ("train", "val")}
+    units = np.flatnonzero(wanted)
+    number_of = np.where(wanted, np.cumsum(wanted) - 1, -1)
+    pairs = {}
+    for learned in LEARNED:
+        unit, window = active(learned)
+        pairs[learned] = number_of[unit[wanted[unit]]], window[wanted[unit]]
     out = []
-    for start in range(0, n_units, CHUNK):
-        n = min(CHUNK, n_units - start)
+    for start in range(0, len(units), CHUNK):
+        n = min(CHUNK, len(units) - start)
         Y = {
             split: _labels(pairs[split], number[SPLITS.index(split)], X[split].shape[0], start, n)
             for split in ("train", "val")
         }
         out.append(_cut(_fit(X["train"], Y["train"]), X, Y))
-    return Topics(*(np.concatenate(column) for column in zip(*out, strict=True)))
+    n, many = len(wanted), min(MOST, max(len(words.texts), 1))
+    none = Topics(np.full((n, many), -1), np.zeros((n, many), np.float32), *np.zeros((3, n), np.float32))
+    for whole, column in zip(none, zip(*out, strict=True), strict=False):
+        whole[units] = np.concatenate(column)
+    return none
 
 
 def _matrix(words: Words, number: Ints) -> Tensor:

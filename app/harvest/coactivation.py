@@ -90,7 +90,9 @@ class ExactPairs:
         return self._positions
 
     def update(self, batch: Batch) -> None:
-        acts = batch.acts
+        self.add(batch.acts)
+
+    def add(self, acts: Acts) -> None:
         self._positions += acts.n_positions
         self.fired += torch.bincount(acts.latent, minlength=self.n)
         one = torch.ones(1, dtype=torch.int32, device=self.fired.device)
@@ -104,16 +106,20 @@ class ExactPairs:
         self.fired += other.fired
         self.together += other.together
 
+    def joint(self, mine: Tensor) -> Tensor:
+        """How often the latents ``mine`` [rows] fire together with each: [rows, n] int64, 0 with itself."""
+        every = torch.arange(self.n, device=self.fired.device)
+        low, high = torch.minimum(mine[:, None], every), torch.maximum(mine[:, None], every)
+        at = (self._base[low] + high).masked_fill(low == high, 0)
+        return self.together[at].long().masked_fill(low == high, 0)
+
     def partners(self, k: int) -> Partners:
         chunk = max(1, (1 << 23) // self.n)
         every = torch.arange(self.n, device=self.fired.device)
         parts = []
         for start in range(0, self.n, chunk):
-            mine = every[start : start + chunk, None]
-            low, high = torch.minimum(mine, every), torch.maximum(mine, every)
-            at = (self._base[low] + high).masked_fill(low == high, 0)
-            together = self.together[at].long().masked_fill(low == high, 0)
-            parts.append(_best(together, self.fired[mine], self.fired[None], self._positions, k))
+            mine = every[start : start + chunk]
+            parts.append(_best(self.joint(mine), self.fired[mine, None], self.fired[None], self._positions, k))
         return Partners(*(torch.cat(column) for column in zip(*parts, strict=True)))
 
     def state_dict(self) -> dict[str, Any]:
@@ -195,11 +201,25 @@ def _best(together: Tensor, one: Tensor, other: Tensor, positions: int, k: int) 
     """together: [rows, n] joint counts; one: [rows, 1], other: [1, n] firings -> the k of highest phi above 0."""
     score = phi(together, one, other, positions)
     score = torch.where((together >= LEAST) & (score > 0), score, -1.0)
-    # Of equal scores the lower number: topk promises no order.
-    found, ids = score.topk(min(k, score.shape[1]), dim=1)
-    by_id = ids.argsort(dim=1)
-    order = by_id.gather(1, found.gather(1, by_id).argsort(dim=1, descending=True, stable=True))
-    found, ids = found.gather(1, order), ids.gather(1, order)
+    found, ids = highest(score, min(k, score.shape[1]))
     ids = torch.where(found > 0, ids, -1)
     joint = together.gather(1, ids.clamp_min(0)).masked_fill(ids < 0, 0)
     return Partners(ids, found.clamp_min(0), joint.long())
+
+
+def highest(score: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """score: [rows, n] -> the k highest of each row in descending order, and where they are. Of equal scores above 0
+    the first come first, also where only some of them are taken: topk promises no order, and may take any."""
+    found, ids = score.topk(k, dim=1)
+    last = found[:, -1:]
+    above = (found > last).sum(1, keepdim=True)
+    torn = ((score == last).sum(1) > k - above[:, 0]) & (last[:, 0] > 0)
+    if bool(torn.any()):
+        some, edge = score[torn], last[torn]
+        equal = some == edge
+        chosen = (some > edge) | (equal & (equal.cumsum(1) <= k - above[torn]))
+        ids[torn] = chosen.nonzero()[:, 1].view(-1, k)
+        found[torn] = some.gather(1, ids[torn])
+    by_id = ids.argsort(dim=1)
+    order = by_id.gather(1, found.gather(1, by_id).argsort(dim=1, descending=True, stable=True))
+    return found.gather(1, order), ids.gather(1, order)

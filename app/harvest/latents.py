@@ -9,7 +9,9 @@ from torch import Tensor
 from app.harvest.directions import decoder_neighbours, encoder_decoder_cosine, project, residual_directions
 from app.harvest.harvester import Harvester
 from app.harvest.labels import START, peak_label, vocabulary_label
+from app.harvest.parameters import Parameters
 from app.harvest.stats import LatentStats
+from app.sae.base import SAE
 from app.sae.heads import per_head_shares
 from app.store.copying import Column, Fixed, Ragged, Raw, ragged
 from app.subject.load import Subject
@@ -19,7 +21,7 @@ from app.subject.tokens import Vocabulary
 def latent_columns(harvester: Harvester, subject: Subject) -> dict[str, Column]:
     """One row a latent, in order: statistics of the harvest, and what the weights say."""
     n = harvester.n_latents
-    weights, promoted = _from_weights(harvester, subject)
+    weights, promoted = weight_columns(harvester.sae, harvester.parameters, subject)
     labels, sources = _labels(harvester, promoted, subject.vocabulary)
     return {
         "index": Fixed(np.arange(n)),
@@ -52,10 +54,11 @@ def _moments(stats: LatentStats) -> dict[str, Column]:
     }
 
 
-def _from_weights(harvester: Harvester, subject: Subject) -> tuple[dict[str, Column], np.ndarray[Any, Any]]:
+def weight_columns(
+    sae: SAE, parameters: Parameters, subject: Subject
+) -> tuple[dict[str, Column], np.ndarray[Any, Any]]:
     """The columns, and the promoted token ids [n, k] (k = 0 where a latent's effect on the logits is not known)."""
-    sae, parameters = harvester.sae, harvester.parameters
-    n = harvester.n_latents
+    n = sae.config.n_latents
     directions = residual_directions(sae, subject)
     none = np.zeros((n, 0))
     promoted = (none, none, none, none)

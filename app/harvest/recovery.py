@@ -15,13 +15,16 @@ from app.subject.load import Subject
 BATCH = 4  # sequences at once: their logits are held over the whole vocabulary
 
 
-def recovered(subject: Subject, sae: SAE, corpus: Corpus, most: int) -> dict[str, float | int | None]:
+def recovered(
+    subject: Subject, sae: SAE, corpus: Corpus, most: int, mean: Tensor | None = None
+) -> dict[str, float | int | None]:
     """Cross-entropy and KL over ``most`` sequences spread evenly over the corpus.
 
     ce_recovered = (ce_zero - ce_sae) / (ce_zero - ce_original) and kl_recovered = 1 - kl_sae / kl_zero, where
     ``sae`` puts the reconstruction in the place of what the SAE writes, ``zero`` puts zeros there (zero ablation),
-    and KL is from the original's distribution. BOS, EOS and PAD are neither replaced nor predicted. Empty where the
-    SAE writes no module's input or output, or nothing is predicted; None where a number is not defined.
+    and KL is from the original's distribution. BOS, EOS and PAD are neither replaced nor predicted. Given the ``mean``
+    [d_out] of what the SAE reconstructs, the same against that in its place (mean ablation). Empty where the SAE writes
+    no module's input or output, or nothing is predicted; None where a number is not defined.
     """
     hooks = Hooks.of(sae, subject)
     if any(point.side == "unit" for point in hooks.writes) or not len(corpus) or most < 1:
@@ -29,32 +32,35 @@ def recovered(subject: Subject, sae: SAE, corpus: Corpus, most: int) -> dict[str
     step = max(1, len(corpus) // most)
     sample = [corpus[number] for number in range(0, len(corpus), step)[:most]]
     special = torch.tensor(subject.special_ids, device=subject.device)
-    sums, predicted = torch.zeros(5, dtype=torch.float64), 0
+    names = ("sae", "zero") if mean is None else ("sae", "zero", "mean")
+    ce = dict.fromkeys(("original", *names), 0.0)
+    kl = dict.fromkeys(names, 0.0)
+    predicted = 0
     for first in range(0, len(sample), BATCH):
         padded = pad(sample[first : first + BATCH], subject.device)
         mask = counted(padded, special)
         found = hooks.read(subject, padded)
         x = hooks.inputs(sae, found, mask)
-        hats = _apart(sae.decode(sae.encode(x), x), hooks.writes, found, mask)
+        x_hat = sae.decode(sae.encode(x), x)
         original = _next(subject, padded.token_ids, padded.attention, {}, mask)
         target = padded.token_ids[:, 1:][mask[:, 1:]]
-        sums[0] += _ce(original, target)
-        for place, values in ((1, hats), (2, {p: torch.zeros_like(v) for p, v in hats.items()})):
-            other = _next(subject, padded.token_ids, padded.attention, values, mask)
-            sums[place] += _ce(other, target)
-            sums[place + 2] += (original.exp() * (original - other)).sum(1).double().sum().cpu()
+        ce["original"] += _ce(original, target)
+        for name in names:
+            value = {"sae": x_hat, "zero": torch.zeros_like(x_hat), "mean": mean}[name]
+            assert value is not None
+            hats = _apart(value.expand_as(x_hat), hooks.writes, found, mask)
+            other = _next(subject, padded.token_ids, padded.attention, hats, mask)
+            ce[name] += _ce(other, target)
+            kl[name] += float((original.exp() * (original - other)).sum(1).double().sum())
         predicted += len(target)
     if not predicted:
         return {}
-    ce_original, ce_sae, ce_zero, kl_sae, kl_zero = (sums / predicted).tolist()
-    return {
-        "ce_original": finite(ce_original),
-        "ce_sae": finite(ce_sae),
-        "ce_zero": finite(ce_zero),
-        "ce_recovered": _ratio(ce_zero - ce_sae, ce_zero - ce_original),
-        "kl_recovered": _ratio(kl_zero - kl_sae, kl_zero),
-        "recovery_tokens": predicted,
-    }
+    told: dict[str, float | int | None] = {f"ce_{name}": finite(sum_ / predicted) for name, sum_ in ce.items()}
+    for baseline in names[1:]:
+        suffix = "" if baseline == "zero" else f"_{baseline}"
+        told[f"ce_recovered{suffix}"] = _ratio(ce[baseline] - ce["sae"], ce[baseline] - ce["original"], predicted)
+        told[f"kl_recovered{suffix}"] = _ratio(kl[baseline] - kl["sae"], kl[baseline], predicted)
+    return told | {"recovery_tokens": predicted}
 
 
 def _apart(
@@ -79,9 +85,10 @@ def _next(
     return logits[:, :-1][mask[:, 1:]].log_softmax(-1)
 
 
-def _ce(log_probabilities: Tensor, target: Tensor) -> Tensor:
-    return -log_probabilities.gather(1, target[:, None]).double().sum().cpu()
+def _ce(log_probabilities: Tensor, target: Tensor) -> float:
+    return -float(log_probabilities.gather(1, target[:, None]).double().sum())
 
 
-def _ratio(part: float, whole: float) -> float | None:
-    return finite(part / whole) if abs(whole) > 1e-12 else None
+def _ratio(part: float, whole: float, predicted: int) -> float | None:
+    """``part`` of ``whole``, both sums over ``predicted`` tokens; None where the whole is nothing."""
+    return finite(part / whole) if abs(whole) > 1e-12 * predicted else None

@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 
 import httpx2
 
+from app import tracing
 from app.embed.embedder import Embedded, Memory, check_texts
 from app.errors import EngineBusy, EngineStopped, EngineUnavailable, SaescopeError, TokenWrong
 from app.infer import wire
@@ -257,20 +258,22 @@ class Services:
             _Gone: there is none. SaescopeError: the service refuses.
         """
         headers = {"content-type": "application/json", "x-request-id": request_id.get()}
-        request = self._http.build_request("POST", service.url + path, content=body, headers=headers)
-        try:
-            answer = await self._patiently(service, self._http.send(request, stream=True))
-        except httpx2.TransportError as error:
-            raise _Gone(f"it cannot be reached ({type(error).__name__})") from error
-        try:
-            if answer.status_code != 200:
-                try:
-                    raise wire.error_read(json.loads(await answer.aread()))
-                except _UNREADABLE:
-                    raise _Gone(f"it answers {answer.status_code}, and not as an inference service does") from None
-            yield answer
-        finally:
-            await answer.aclose()
+        with tracing.asking(f"POST {path}", headers, **{"server.address": service.url}):
+            request = self._http.build_request("POST", service.url + path, content=body, headers=headers)
+            try:
+                answer = await self._patiently(service, self._http.send(request, stream=True))
+            except httpx2.TransportError as error:
+                raise _Gone(f"it cannot be reached ({type(error).__name__})") from error
+            try:
+                if answer.status_code != 200:
+                    try:
+                        raise wire.error_read(json.loads(await answer.aread()))
+                    except _UNREADABLE:
+                        told = f"it answers {answer.status_code}, and not as an inference service does"
+                        raise _Gone(told) from None
+                yield answer
+            finally:
+                await answer.aclose()
 
     async def _patiently(self, service: _Service, work: Awaitable[T]) -> T:
         """What ``work`` gives, however long it takes, as long as the service answers at all.

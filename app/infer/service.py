@@ -1,5 +1,6 @@
 """The engine behind HTTP, for the site's own processes: no database, no pages."""
 
+import asyncio
 import contextlib
 import hmac
 import os
@@ -15,6 +16,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import Scope
 
+from app import tracing
 from app.errors import BadRequest, EngineStopped, PathRefused, SaescopeError, TextTooLong, TokenWrong
 from app.infer import wire
 from app.live.engine import Engine
@@ -39,6 +41,7 @@ def service(engine: Engine, settings: Settings) -> Starlette:
         engine.start()
         yield
         await engine.close()
+        await asyncio.to_thread(tracing.flush)
 
     app = Starlette(
         routes=[

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from app.live.prompt import Predictions, Reading
-from app.sae.acts import Acts
 from app.sae.base import SAE, Pursuing, Steps
 from app.subject.hook_names import hook_point
 from app.subject.hooks import HookPoint, read_activations, tap
@@ -66,11 +65,11 @@ def read_batch(
         attention = (torch.arange(padded.shape[1]) < torch.tensor(lengths)[:, None]).long().to(subject.device)
     points = _points(probe for some in probes for probe in some)
     found, logits = _forward(subject, token_ids, points, predict, attention_mask=attention)
+    readings = _readings(subject, rows, found, probes)
     out = []
-    for number, (ids, some) in enumerate(zip(rows, probes, strict=True)):
-        mine = {point: value[number, : len(ids)] for point, value in found.items()}
+    for number, ids in enumerate(rows):
         predictions, last = (None, None) if logits is None else predicted(logits[number, : len(ids)], ids)
-        out.append(Chunk(len(ids), _readings(subject, ids, mine, some), predictions, last))
+        out.append(Chunk(len(ids), readings[number], predictions, last))
     return out
 
 
@@ -87,9 +86,8 @@ def read_long(
         token_ids = torch.tensor([part], device=subject.device)
         with torch.inference_mode():
             found, logits = _forward(subject, token_ids, points, predict, past_key_values=cache)
-            mine = {point: value[0] for point, value in found.items()}
             predictions, last = (None, None) if logits is None else predicted(logits[0], part)
-            yield Chunk(len(part), _readings(subject, part, mine, probes), predictions, last)
+            yield Chunk(len(part), _readings(subject, [part], found, [probes])[0], predictions, last)
 
 
 def joined(chunks: Sequence[Chunk], ids: list[int]) -> tuple[list[Reading], Predictions | None]:
@@ -176,29 +174,54 @@ def _forward(
 
 
 def _readings(
-    subject: Subject, ids: list[int], found: dict[HookPoint, Tensor], probes: Sequence[Probe]
-) -> list[Reading]:
-    """found: [positions, d] each."""
-    places = np.flatnonzero(~np.isin(ids, subject.special_ids))
-    kept = torch.from_numpy(places).to(subject.device)
-    out = []
-    for sae, reads, writes in probes:
-        x = torch.cat([found[point][kept] for point in reads], dim=1)
-        acts = sae.encode(x)
-        error = None
-        if writes:
-            y = x if reads == writes else torch.cat([found[point][kept] for point in writes], dim=1)
-            missed = (y.float() - sae.decode(acts, x)).norm(dim=1) / y.float().norm(dim=1).clamp_min(1e-30)
-            error = np.full(len(ids), np.nan, dtype=np.float32)
-            error[places] = missed.cpu().numpy()
-        steps = _steps(places.tolist(), sae.pursue(x)) if isinstance(sae, Pursuing) else None
-        out.append(_reading(acts, places, error, steps))
+    subject: Subject, rows: Sequence[list[int]], found: dict[HookPoint, Tensor], probes: Sequence[Sequence[Probe]]
+) -> list[list[Reading]]:
+    """found: [rows, positions, d] each. An SAE encodes the positions of all the rows that are read with it at once."""
+    places = [np.flatnonzero(~np.isin(ids, subject.special_ids)) for ids in rows]
+    out: list[list[Reading]] = [[] for _ in rows]
+    made: dict[int, dict[int, Reading]] = {}
+    for number, some in enumerate(probes):
+        for probe in some:
+            if id(probe.sae) not in made:
+                mine = [n for n, others in enumerate(probes) if any(other.sae is probe.sae for other in others)]
+                told = _read(subject, probe, found, mine, [places[n] for n in mine], [len(rows[n]) for n in mine])
+                made[id(probe.sae)] = dict(zip(mine, told, strict=True))
+            out[number].append(made[id(probe.sae)][number])
     return out
 
 
-def _reading(acts: Acts, places: Any, error: Any, steps: dict[int, list[tuple[int, float]]] | None) -> Reading:
-    position = places[acts.position.cpu().numpy()].astype(np.int32)
-    return Reading(position, acts.latent.cpu().numpy().astype(np.int32), acts.value.cpu().numpy(), error, steps)
+def _read(
+    subject: Subject, probe: Probe, found: dict[HookPoint, Tensor], rows: list[int], places: list[Any],
+    lengths: list[int],
+) -> list[Reading]:  # fmt: skip
+    """places: [kept] int64 of each of ``rows``, whose positions are ``lengths``."""
+    sae, reads, writes = probe
+    at = np.concatenate(places)
+    row = torch.from_numpy(np.repeat(rows, [len(one) for one in places])).to(subject.device)
+    kept = torch.from_numpy(at).to(subject.device)
+    x = torch.cat([found[point][row, kept] for point in reads], dim=1)
+    acts = sae.encode(x)
+    missed = None
+    if writes:
+        y = x if reads == writes else torch.cat([found[point][row, kept] for point in writes], dim=1)
+        off = (y.float() - sae.decode(acts, x)).norm(dim=1) / y.float().norm(dim=1).clamp_min(1e-30)
+        missed = off.cpu().numpy()
+    steps = sae.pursue(x) if isinstance(sae, Pursuing) else None
+    position, latent = acts.position.cpu().numpy(), acts.latent.cpu().numpy().astype(np.int32)
+    value, ends = acts.value.cpu().numpy(), np.cumsum([0, *(len(one) for one in places)])
+    cuts = np.searchsorted(position, ends)
+    out = []
+    for n, length in enumerate(lengths):
+        first, last = ends[n], ends[n + 1]
+        mine = slice(cuts[n], cuts[n + 1])
+        error = None
+        if missed is not None:
+            error = np.full(length, np.nan, dtype=np.float32)
+            error[places[n]] = missed[first:last]
+        taken = None if steps is None else _steps(places[n].tolist(), Steps(*(part[first:last] for part in steps)))
+        there = places[n][position[mine] - first].astype(np.int32)
+        out.append(Reading(there, latent[mine].copy(), value[mine].copy(), error, taken))
+    return out
 
 
 def _steps(places: list[int], steps: Steps) -> dict[int, list[tuple[int, float]]]:

@@ -1,7 +1,7 @@
 """Writing a harvest: binary COPY into fresh partitions, attached at the end of one transaction."""
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, TypeVar
@@ -16,6 +16,7 @@ from app.errors import HarvestRunning
 from app.store import tables as t
 from app.store.copying import Column, Fixed, Raw, copy_in, ragged
 from app.store.engine import explained
+from app.store.locks import sole_right
 from app.store.plain import plain, storable
 
 Ints = npt.NDArray[np.integer[Any]]
@@ -92,25 +93,14 @@ _CONTEXT_TYPES = {"sae_id": "int4", "id": "int4", "sequence_id": "int4", "start"
 _POSTING_TYPES = {"sae_id": "int4", "latent": "int4", "contexts": "bytea", "weights": "bytea", "offsets": "bytea"}
 
 
-@contextmanager
-def harvest_lock(engine: Engine, slug: str) -> Iterator[None]:
-    """Hold the only right to harvest ``slug`` in this database; it goes with the connection, however that ends.
+def harvest_lock(engine: Engine, slug: str) -> AbstractContextManager[None]:
+    """Hold the only right to harvest ``slug`` in this database.
 
-    Raises:
+    Raises (when entered):
         HarvestRunning: another process holds it.
     """
-    with explained(), engine.connect() as connection:
-        key = text("SELECT pg_try_advisory_lock(hashtextextended(:slug, 7))")
-        if not connection.execute(key, {"slug": f"harvest {slug}"}).scalar():
-            raise HarvestRunning(f"A harvest of {slug!r} is already running; wait for it or stop it first.", sae=slug)
-        connection.commit()
-        try:
-            yield
-        finally:
-            connection.execute(
-                text("SELECT pg_advisory_unlock(hashtextextended(:slug, 7))"), {"slug": f"harvest {slug}"}
-            )
-            connection.commit()
+    told = f"A harvest of {slug!r} is already running; wait for it or stop it first."
+    return sole_right(engine, f"harvest {slug}", HarvestRunning(told, sae=slug))
 
 
 def save_harvest(

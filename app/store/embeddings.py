@@ -4,8 +4,8 @@ An SAE's vectors are all of one model, which the table ``embedding`` names; a tr
 explanation whose text changes.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import EmbeddingRunning, UnknownSAE
 from app.store import tables as t
 from app.store.engine import explained
+from app.store.locks import sole_right
 
 Floats = npt.NDArray[np.float32]
 _e = t.explanation.c
@@ -51,22 +52,14 @@ class Standing(NamedTuple):
     methods: list[str]
 
 
-@contextmanager
-def embedding_lock(engine: Engine, sae_id: int) -> Iterator[None]:
-    """Hold the only right to embed the SAE's explanations; it goes with the connection, however that ends.
+def embedding_lock(engine: Engine, sae_id: int) -> AbstractContextManager[None]:
+    """Hold the only right to embed the SAE's explanations.
 
-    Raises:
+    Raises (when entered):
         EmbeddingRunning: another process holds it.
     """
-    with explained(), engine.connect() as connection:
-        if not connection.execute(text("SELECT pg_try_advisory_lock(71, :sae)"), {"sae": sae_id}).scalar():
-            raise EmbeddingRunning("Another process is embedding this SAE's explanations; wait for it.", sae=sae_id)
-        connection.commit()
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(71, :sae)"), {"sae": sae_id})
-            connection.commit()
+    told = "Another process is embedding this SAE's explanations; wait for it."
+    return sole_right(engine, f"embed {sae_id}", EmbeddingRunning(told, sae=sae_id))
 
 
 def find_saes(engine: Engine, address: str | None) -> list[tuple[int, str]]:

@@ -1,5 +1,6 @@
 """Connections: one URL, a synchronous engine for bulk work and an asynchronous one for the web."""
 
+import math
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,13 +13,15 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, DisconnectionError, Operat
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from app.errors import DatabaseUnavailable, DiskFull, SaescopeError
+from app.errors import DatabaseUnavailable, DiskFull, QueryTooLong, SaescopeError
 from app.settings import Settings
 from app.store.embedded import start_embedded
 
 # What a network that swallows packets is noticed by; a server on a Unix socket passes over it.
-_CONNECTING = {"connect_timeout": 5, "keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3,
-               "tcp_user_timeout": 20_000}  # fmt: skip
+_CONNECTING: dict[str, int | str] = {
+    "connect_timeout": 5, "keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}  # fmt: skip
 
 
 def database_url(settings: Settings) -> URL:
@@ -42,9 +45,14 @@ def sync_engine(url: URL) -> Engine:
     return create_engine(url, connect_args=_CONNECTING, pool_pre_ping=True, hide_parameters=True)
 
 
-def async_engine(url: URL) -> AsyncEngine:
+def async_engine(url: URL, seconds: float = 0) -> AsyncEngine:
+    """seconds: how long a statement may take, 0 any."""
+    connecting = dict(_CONNECTING)
+    if seconds:
+        options = (url.query.get("options", ""), f"-c statement_timeout={math.ceil(1000 * seconds)}")
+        connecting["options"] = " ".join(filter(None, map(str, options)))
     engine = create_async_engine(
-        url, connect_args=_CONNECTING, pool_size=10, max_overflow=10, pool_timeout=5, hide_parameters=True
+        url, connect_args=connecting, pool_size=10, max_overflow=10, pool_timeout=5, hide_parameters=True
     )
     event.listen(engine.sync_engine, "checkout", _still_there)
     return engine
@@ -70,6 +78,8 @@ def explain(error: Exception) -> SaescopeError | None:
     original = error.orig if isinstance(error, DBAPIError) else error
     if isinstance(original, psycopg.errors.DiskFull):
         return DiskFull("The database's disk is full; free some space and try again.")
+    if isinstance(original, psycopg.errors.QueryCanceled):
+        return QueryTooLong("The database took too long over this; ask for less, such as one SAE or a rarer word.")
     if isinstance(error, PoolTimeout):
         return DatabaseUnavailable("The server is busy with other requests; try again in a moment.")
     if isinstance(original, psycopg.ProgrammingError) and not isinstance(error, DBAPIError):

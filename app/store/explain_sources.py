@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from sqlalchemy import Connection, func, select
 
-from app.errors import UnknownSAE
+from app.errors import BadRequest, UnknownSAE
 from app.store import tables as t
 
 CHUNK = 20_000
@@ -69,6 +69,19 @@ def find_explain_source(connection: Connection, slug: str, revision: str | None)
     if row is None:
         raise UnknownSAE(f"There is no SAE {slug!r} here any more.", sae=slug)
     return ExplainSource(*row)
+
+
+def check_harvested(source: ExplainSource) -> None:
+    """
+    Raises:
+        BadRequest: it was imported, and its corpus is nothing but contexts in which something fires.
+    """
+    if tool := source.parameters.get("imported"):
+        raise BadRequest(
+            f"{source.slug}@{source.revision} was imported from {tool}: contexts that were chosen for what fires in "
+            "them say nothing of the rest of a text; harvest the SAE here, then explain it.",
+            sae=source.slug,
+        )
 
 
 def corpus_index(connection: Connection, corpus_id: int) -> CorpusIndex:

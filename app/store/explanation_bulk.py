@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from app.store.bulk import fill_partition, make_partition
 from app.store.copying import Column, Fixed, Raw, ragged
 from app.store.engine import explained
 from app.store.labels import relabel
+from app.store.locks import sole_right
 from app.store.plain import plain, storable
 from app.store.score_summaries import summarise
 
@@ -94,25 +95,14 @@ class SetKey:
     width: int
 
 
-@contextmanager
-def explain_lock(engine: Engine, slug: str) -> Iterator[None]:
-    """Hold the only right to explain ``slug`` in this database; it goes with the connection.
+def explain_lock(engine: Engine, slug: str) -> AbstractContextManager[None]:
+    """Hold the only right to explain ``slug`` in this database.
 
-    Raises:
+    Raises (when entered):
         ExplainRunning: another process holds it.
     """
-    key = {"name": f"explain {slug}"}
-    with explained(), engine.connect() as connection:
-        if not connection.execute(text("SELECT pg_try_advisory_lock(hashtextextended(:name, 7))"), key).scalar():
-            raise ExplainRunning(
-                f"Features of {slug} are being explained already; wait for that or stop it first.", sae=slug
-            )
-        connection.commit()
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(hashtextextended(:name, 7))"), key)
-            connection.commit()
+    told = f"Features of {slug} are being explained already; wait for that or stop it first."
+    return sole_right(engine, f"explain {slug}", ExplainRunning(told, sae=slug))
 
 
 def make_partitions(connection: Connection, sae_id: int) -> None:

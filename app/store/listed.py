@@ -8,6 +8,7 @@ from sqlalchemy import func, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import tables as t
+from app.store.reader import visible
 from app.store.references import Region
 
 BEGINNING = 400  # characters of a run's text
@@ -39,13 +40,21 @@ async def get_runs(connection: AsyncConnection, names: Sequence[str]) -> dict[st
     r = t.inspection.c
     query = select(
         r.id, r.subject, func.left(r.text, BEGINNING), func.length(r.text), r.made, r.slugs, r.revisions
-    ).where(r.id.in_(names))
+    ).where(r.id.in_(names), visible(t.inspection))
     return {
         row[0]: KeptRun(
             *row[:5], [f"{slug}@{revision}" for slug, revision in zip(row.slugs, row.revisions, strict=True)]
         )
         for row in await connection.execute(query)
     }
+
+
+async def runs_there(connection: AsyncConnection, names: Sequence[str]) -> set[str]:
+    """Those of the names that are of runs, whoever may see them."""
+    if not names:
+        return set()
+    query = select(t.inspection.c.id).where(t.inspection.c.id.in_(names))
+    return set((await connection.execute(query)).scalars())
 
 
 async def get_regions(connection: AsyncConnection, regions: Sequence[Region]) -> dict[Region, KeptRegion]:

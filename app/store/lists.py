@@ -12,7 +12,9 @@ from sqlalchemy import Row, Select, case, delete, func, insert, or_, select, upd
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import BadRequest, TooLarge, UnknownItem, UnknownList
+from app.roles import Visibility
 from app.store import tables as t
+from app.store.reader import check_own, owner, owner_of_new, signed, visible
 
 MOST_ITEMS = 1000
 Way = Literal["up", "down", "first", "last"]
@@ -31,6 +33,8 @@ class ListRecord:
     description: str
     tags: list[str]
     author: str
+    owner_id: int | None
+    visibility: Visibility
     made: datetime
     changed: datetime
     count: int
@@ -64,10 +68,11 @@ class ListDraft:
     description: str = ""
     tags: list[str] = field(default_factory=list)
     author: str = ""
+    visibility: Visibility = "team"
 
 
 _COUNT = select(func.count()).where(_i.list_id == _l.id).correlate(t.list_).scalar_subquery().label("count")
-_LISTS: Select[Any] = select(*[_l[f.name] for f in fields(ListRecord)[:-1]], _COUNT)
+_LISTS: Select[Any] = select(*[_l[f.name] for f in fields(ListRecord)[:-1]], _COUNT).where(visible(t.list_))
 _ITEMS: Select[Any] = select(*[_i[f.name] for f in fields(ItemRecord)])
 
 
@@ -103,7 +108,7 @@ def _cursor(record: ListRecord) -> str:
 async def tags_in_use(connection: AsyncConnection, most: int = 50) -> list[str]:
     """The tags of lists, the most used first."""
     tag = func.unnest(_l.tags).label("tag")
-    every = select(tag).subquery()
+    every = select(tag).where(visible(t.list_)).subquery()
     query = select(every.c.tag).group_by(every.c.tag).order_by(func.count().desc(), every.c.tag).limit(most)
     return list((await connection.execute(query)).scalars())
 
@@ -150,6 +155,7 @@ async def create(connection: AsyncConnection, draft: ListDraft, items: Sequence[
     beginning = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:40].strip("-") or "list"
     slug = f"{beginning}-{''.join(secrets.choice(_LETTERS) for _ in range(5))}"
     values = {f.name: getattr(draft, f.name) for f in fields(ListDraft)}
+    values |= {"author": signed(draft.author), "owner_id": await owner_of_new(connection, t.list_)}
     await connection.execute(insert(t.list_).values(slug=slug, **values))
     if items:
         await add(connection, slug, items)
@@ -157,13 +163,26 @@ async def create(connection: AsyncConnection, draft: ListDraft, items: Sequence[
 
 
 async def edit(connection: AsyncConnection, slug: str, **values: Any) -> None:
-    """Change title, description, tags or author; its address stays."""
+    """Change title, description, tags, author or who may see it; its address stays.
+
+    Raises:
+        Forbidden: who may see it is its owner's to say.
+    """
     record = await get_list(connection, slug, lock=True)
+    if values.get("visibility", record.visibility) != record.visibility:
+        check_own(record.owner_id, "This list")
+    if "author" in values:
+        values["author"] = record.author if owner() is not None else values["author"]
     await connection.execute(update(t.list_).where(_l.id == record.id).values(**values, changed=func.now()))
 
 
 async def remove(connection: AsyncConnection, slug: str) -> None:
+    """
+    Raises:
+        Forbidden: it is another's.
+    """
     record = await get_list(connection, slug, lock=True)
+    check_own(record.owner_id, "This list")
     await connection.execute(delete(t.list_).where(_l.id == record.id))
 
 
@@ -197,7 +216,8 @@ async def add(connection: AsyncConnection, slug: str, items: Sequence[ItemDraft]
 async def edit_item(connection: AsyncConnection, slug: str, item: int, **values: Any) -> None:
     """Change an item's comment or tags."""
     found = await _item(connection, slug, item)
-    await connection.execute(update(t.list_item).where(_i.id == found.id).values(**values))
+    if values:
+        await connection.execute(update(t.list_item).where(_i.id == found.id).values(**values))
     await _touch(connection, found.list_id)
 
 

@@ -1,12 +1,12 @@
 """Writing what language models explained and scored: one transaction a latent."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Engine, delete, select, text
+from sqlalchemy import Connection, Engine, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.errors import ExplainRunning, UnknownSAE
@@ -14,6 +14,7 @@ from app.store import tables as t
 from app.store.engine import explained
 from app.store.explanation_bulk import make_partitions
 from app.store.labels import relabel
+from app.store.locks import sole_right
 from app.store.plain import plain
 from app.store.score_summaries import summarise
 
@@ -71,24 +72,14 @@ class ScoreRow:
     errors: list[str | None] = field(default_factory=list)
 
 
-@contextmanager
-def job_lock(engine: Engine, job: str) -> Iterator[None]:
-    """Hold the only right to work on ``job``; it goes with the connection.
+def job_lock(engine: Engine, job: str) -> AbstractContextManager[None]:
+    """Hold the only right to work on ``job``.
 
-    Raises:
+    Raises (when entered):
         ExplainRunning: another process holds it.
     """
-    with explained(), engine.connect() as connection:
-        named = {"name": f"explain {job}"}
-        query = text("SELECT pg_try_advisory_lock(hashtextextended(:name, 7))")
-        if not connection.execute(query, named).scalar():
-            raise ExplainRunning("The very same explaining is under way already; wait for it or stop it first.")
-        connection.commit()
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(hashtextextended(:name, 7))"), named)
-            connection.commit()
+    told = "The very same explaining is under way already; wait for it or stop it first."
+    return sole_right(engine, f"explain {job}", ExplainRunning(told))
 
 
 def prepare_partitions(engine: Engine, sae_id: int) -> None:
@@ -121,6 +112,22 @@ def save_explanation(engine: Engine, sae_id: int, row: ExplanationRow) -> int:
             _drop(connection, sae_id, older.id)
         query = insert(t.explanation).values(sae_id=sae_id, **values).returning(e.id)
         return int(connection.execute(query).scalar_one())
+
+
+class Said(NamedTuple):
+    """What somebody wrote of a latent."""
+
+    id: int
+    latent: int
+    sign: int
+    text: str
+
+
+def said_by(connection: Connection, sae_id: int, methods: Sequence[str]) -> list[Said]:
+    """Explanations by these methods, in the order they were made."""
+    e = t.explanation.c
+    query = select(e.id, e.latent, e.sign, e.text).where(e.sae_id == sae_id, e.method.in_(methods), e.status == "ok")
+    return [Said(*row) for row in connection.execute(query.order_by(e.id))]
 
 
 def save_scores(

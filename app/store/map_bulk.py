@@ -1,14 +1,14 @@
 """Writing a map: one transaction, in which it takes the place of the SAE's older one of the same kind."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from psycopg import sql
-from sqlalchemy import Engine, delete, select, text
+from sqlalchemy import Connection, Engine, delete, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.errors import MapRunning, UnknownSAE
@@ -16,6 +16,7 @@ from app.store import tables as t
 from app.store.bulk import fill_partition
 from app.store.copying import Column, Fixed, Raw, copy_in
 from app.store.engine import explained
+from app.store.locks import sole_right
 from app.store.plain import plain, storable
 
 Ints = npt.NDArray[np.integer[Any]]
@@ -29,9 +30,10 @@ _TILE_TYPES = {"map_id": "int4", "z": "int2", "x": "int4", "y": "int4", "points"
 
 @dataclass(frozen=True)
 class MapRow:
-    """``facts`` tells how it was made, ``quality`` has trustworthiness and kNN preservation by method; frame: left,
-    bottom and side of the layout's square that is shown; raster: 512 x 512 counts (u16, little endian, rows
-    upwards)."""
+    """``facts`` tells how it was made, ``quality`` has trustworthiness and kNN preservation by method, ``structure``
+    how latents are spread; frame: left, bottom and side of the layout's square that is shown; raster: 512 x 512 counts
+    (u16, little endian, rows upwards); beside: ``slug@revision`` of the other SAEs in the frame, whose maps have the
+    same ``together``."""
 
     method: str
     on: str
@@ -45,6 +47,9 @@ class MapRow:
     frame: list[float]
     raster: bytes
     seconds: float
+    structure: dict[str, Any] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
+    together: str | None = None
 
 
 class Points(NamedTuple):
@@ -63,7 +68,7 @@ class Points(NamedTuple):
 
 class ClusterRow(NamedTuple):
     """level: 0 for regions, 1 for clusters; parent: a cluster's region; density: the median of those alive; centre: the
-    latent in the middle."""
+    latent in the middle; named_by: the language model that gave the name, None where it is the first terms."""
 
     level: int
     id: int
@@ -77,6 +82,7 @@ class ClusterRow(NamedTuple):
     centre: int
     x: int
     y: int
+    named_by: str | None = None
 
 
 class TileRow(NamedTuple):
@@ -87,56 +93,65 @@ class TileRow(NamedTuple):
     colours: bytes
 
 
-@contextmanager
-def map_lock(engine: Engine, slug: str) -> Iterator[None]:
-    """Hold the only right to make a map of ``slug`` in this database; it goes with the connection.
+def map_lock(engine: Engine, slug: str) -> AbstractContextManager[None]:
+    """Hold the only right to make a map of ``slug`` in this database.
 
-    Raises:
+    Raises (when entered):
         MapRunning: another process holds it.
     """
-    key = {"name": f"map {slug}"}
-    with explained(), engine.connect() as connection:
-        if not connection.execute(text("SELECT pg_try_advisory_lock(hashtextextended(:name, 7))"), key).scalar():
-            raise MapRunning(f"A map of {slug} is being made already; wait for it or stop it first.", sae=slug)
-        connection.commit()
-        try:
-            yield
-        finally:
-            connection.execute(text("SELECT pg_advisory_unlock(hashtextextended(:name, 7))"), key)
-            connection.commit()
+    told = f"A map of {slug} is being made already; wait for it or stop it first."
+    return sole_right(engine, f"map {slug}", MapRunning(told, sae=slug))
 
 
-def save_map(
-    engine: Engine, sae_id: int, row: MapRow, points: Points, clusters: Sequence[ClusterRow], tiles: Iterable[TileRow]
-) -> bool:
-    """Write the map in place of the SAE's older one of this method and these vectors; on any failure that one stays.
-    False where the very same map is there already.
+class Whole(NamedTuple):
+    """All there is of an SAE's map."""
+
+    sae_id: int
+    row: MapRow
+    points: Points
+    clusters: Sequence[ClusterRow]
+    tiles: Sequence[TileRow]
+
+
+def save_maps(engine: Engine, maps: Sequence[Whole]) -> list[bool]:
+    """Write the maps in place of the SAEs' older ones of their kind (method, vectors, SAEs beside); on any failure all
+    of those stay. False where the very same map is there already.
 
     Raises:
-        UnknownSAE: the SAE's revision has been removed meanwhile.
+        UnknownSAE: an SAE's revision has been removed meanwhile.
     """
     with explained(), engine.begin() as connection:
-        there = select(t.sae.c.id).where(t.sae.c.id == sae_id).with_for_update(read=True, key_share=True)
-        if connection.execute(there).scalar() is None:
-            raise UnknownSAE("The SAE was removed while its map was made; nothing of it is kept.", sae=sae_id)
-        m = t.map_.c
-        same = (m.sae_id == sae_id, m.method == row.method, m.on == row.on)
-        older = connection.execute(select(m.id, m.version).where(*same)).first()
-        if older is not None and older.version == row.version:
-            return False
-        if older is not None:
-            connection.execute(delete(t.map_).where(m.id == older.id))
-            connection.execute(
-                delete(t.map_point).where(t.map_point.c.sae_id == sae_id, t.map_point.c.map_id == older.id)
-            )
-        values = {**plain({k: v for k, v in vars(row).items() if k != "raster"}), "raster": row.raster}
-        map_id = int(connection.execute(insert(t.map_).values(sae_id=sae_id, **values).returning(m.id)).scalar_one())
-        fill_partition(connection, "map_point", sae_id, _POINT_TYPES, _point_chunks(map_id, points))
-        if clusters:
-            named = [{**one._asdict(), "name": storable(one.name)} for one in clusters]
-            connection.execute(insert(t.map_cluster), [{"map_id": map_id, **plain(one)} for one in named])
-        copy_in(connection, sql.Identifier("map_tile"), _TILE_TYPES, _tile_chunks(map_id, tiles))
-        return True
+        return [_saved(connection, one) for one in maps]
+
+
+def _saved(connection: Connection, whole: Whole) -> bool:
+    sae_id, row, points, clusters, tiles = whole
+    there = select(t.sae.c.id).where(t.sae.c.id == sae_id).with_for_update(read=True, key_share=True)
+    if connection.execute(there).scalar() is None:
+        raise UnknownSAE("The SAE was removed while its map was made; nothing of it is kept.", sae=sae_id)
+    m = t.map_.c
+    kind = (m.sae_id == sae_id, m.method == row.method, m.on == row.on)
+    found = connection.execute(select(m.id, m.version, m.together, m.beside).where(*kind)).all()
+    older = next((one for one in found if _slugs(one.beside) == _slugs(row.beside)), None)
+    same = row.version, row.together or (older and older.together), row.beside
+    if older is not None and (older.version, older.together, older.beside) == same:
+        return False
+    if older is not None:
+        connection.execute(delete(t.map_).where(m.id == older.id))
+        connection.execute(delete(t.map_point).where(t.map_point.c.sae_id == sae_id, t.map_point.c.map_id == older.id))
+    values = {**plain({k: v for k, v in vars(row).items() if k != "raster"}), "raster": row.raster}
+    map_id = int(connection.execute(insert(t.map_).values(sae_id=sae_id, **values).returning(m.id)).scalar_one())
+    fill_partition(connection, "map_point", sae_id, _POINT_TYPES, _point_chunks(map_id, points))
+    if clusters:
+        named = [{**one._asdict(), "name": storable(one.name)} for one in clusters]
+        connection.execute(insert(t.map_cluster), [{"map_id": map_id, **plain(one)} for one in named])
+    copy_in(connection, sql.Identifier("map_tile"), _TILE_TYPES, _tile_chunks(map_id, tiles))
+    return True
+
+
+def _slugs(addresses: Sequence[str]) -> list[str]:
+    """A new harvest of an SAE takes its older one's place beside others, too."""
+    return sorted(one.partition("@")[0] for one in addresses)
 
 
 def _point_chunks(map_id: int, points: Points) -> Iterator[dict[str, Column]]:

@@ -122,7 +122,7 @@ _WHEREABOUTS = text(
     LEFT JOIN map_cluster r ON r.map_id = map.id AND r.level = 0 AND r.id = p.region
     LEFT JOIN map_cluster c ON c.map_id = map.id AND c.level = 1 AND c.id = p.cluster
     WHERE map.sae_id = :sae
-    ORDER BY kept DESC, made DESC, map.id DESC LIMIT 1
+    ORDER BY beside <> '{}', kept DESC, made DESC, map.id DESC LIMIT 1
     """
 )
 
@@ -137,6 +137,7 @@ _COMPANY = {
     "coactivation": ("coactive_ids", "coactive_phi"),
     "decoder": ("neighbour_ids", "neighbour_cosines"),
     "encoder": ("neighbour_ids", "neighbour_cosines"),
+    "explanations": ("neighbour_ids", "neighbour_cosines"),
 }
 
 

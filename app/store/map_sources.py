@@ -104,3 +104,62 @@ def read_company(connection: Connection, sae_id: int) -> tuple[Ints, npt.NDArray
         np.concatenate([*phi, np.empty(0, np.float32)]),
         np.array(counts, np.int64),
     )
+
+
+class Worded(NamedTuple):
+    """latents: [m], ascending, those with an embedded explanation; vectors: [m, d]; model: that made them."""
+
+    latents: Ints
+    vectors: npt.NDArray[np.float32]
+    model: str | None
+
+
+_WORDED = text(
+    """
+    SELECT DISTINCT ON (e.latent) e.latent, e.embedding::text
+    FROM explanation e JOIN latent l ON l.sae_id = e.sae_id AND l.index = e.latent
+    WHERE e.sae_id = :sae AND e.status = 'ok' AND e.embedding IS NOT NULL
+    ORDER BY e.latent, (e.id = l.explanation_id) DESC NULLS LAST, e.id DESC
+    """
+)
+
+
+def read_vectors(connection: Connection, sae_id: int) -> Worded:
+    """Of each latent's embedded explanations the one its label is from, else the newest."""
+    model = connection.execute(select(t.embedding.c.model).where(t.embedding.c.sae_id == sae_id)).scalar()
+    latents: list[int] = []
+    parts: list[npt.NDArray[np.float32]] = []
+    given = {"sae": sae_id}
+    for rows in connection.execution_options(stream_results=True, yield_per=CHUNK).execute(_WORDED, given).partitions():
+        latents += [row[0] for row in rows]
+        parts.append(np.array([np.fromstring(row[1][1:-1], np.float32, sep=",") for row in rows]))
+    vectors = np.concatenate(parts) if parts else np.empty((0, 0), np.float32)
+    return Worded(np.array(latents, np.int64), vectors, model)
+
+
+class Old(NamedTuple):
+    """A map that others are to share the frame of. latents: [placed]; places: [placed, 2], the layout."""
+
+    id: int
+    version: str
+    together: str | None
+    frame: list[float]
+    latents: Ints
+    places: npt.NDArray[np.float32]
+
+
+def read_map(connection: Connection, sae_id: int, method: str, on: str) -> Old | None:
+    """The SAE's own map of this kind."""
+    m, p = t.map_.c, t.map_point.c
+    own = (m.sae_id == sae_id, m.method == method, m.on == on, m.beside == [])
+    row = connection.execute(select(m.id, m.version, m.together, m.frame).where(*own)).first()
+    if row is None:
+        return None
+    places = select(p.latent, p.layout_x, p.layout_y).where(p.sae_id == sae_id, p.map_id == row.id).order_by(p.latent)
+    found = np.array([tuple(one) for one in connection.execute(places)], np.float64).reshape(-1, 3)
+    return Old(*row, found[:, 0].astype(np.int64), found[:, 1:].astype(np.float32))
+
+
+def share(connection: Connection, map_id: int, together: str) -> None:
+    """The map's frame has a name from now on."""
+    connection.execute(t.map_.update().where(t.map_.c.id == map_id).values(together=together))

@@ -4,12 +4,14 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, func, insert, select
+from sqlalchemy import bindparam, func, insert, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import NoteChanged
+from app.roles import Visibility
 from app.store import tables as t
 from app.store.queries import SAERecord
+from app.store.reader import inside, owner, signed, visible
 
 KEPT = 200  # versions that a page shows
 
@@ -23,6 +25,7 @@ class NoteRecord:
     revision: str
     text: str
     author: str
+    visibility: Visibility
     made: datetime
 
     @classmethod
@@ -32,9 +35,17 @@ class NoteRecord:
 
 
 _n = t.note.c
+_later = t.note.alias("later")
+_WITHDREW = (  # after this version nobody outside is shown what was public before
+    select(func.max(_later.c.id))
+    .where(_later.c.weights == bindparam("weights"), _later.c.latent == bindparam("latent"))
+    .where(or_(visible(_later).is_not(True), _later.c.text == ""))
+    .scalar_subquery()
+)
 _VERSIONS = (
     select(*[_n[f.name] for f in fields(NoteRecord)])
-    .where(_n.weights == bindparam("weights"), _n.latent == bindparam("latent"))
+    .where(_n.weights == bindparam("weights"), _n.latent == bindparam("latent"), visible(t.note))
+    .where(or_(inside(), _n.id >= func.coalesce(_WITHDREW, 0)))
     .order_by(_n.id.desc())
 )
 _NEWEST = _VERSIONS.limit(1)
@@ -54,7 +65,14 @@ async def history(connection: AsyncConnection, sae: SAERecord, index: int) -> li
 
 
 async def write(
-    connection: AsyncConnection, sae: SAERecord, index: int, text: str, *, author: str = "", after: int | None = None
+    connection: AsyncConnection,
+    sae: SAERecord,
+    index: int,
+    text: str,
+    *,
+    author: str = "",
+    after: int | None = None,
+    visibility: Visibility = "team",
 ) -> None:
     """Add a version. after: the one that its writer had read, 0 where there was none; None asks for no such check.
 
@@ -68,10 +86,11 @@ async def write(
             f"The note on feature {index} of {sae.slug} was changed since you read it; read it again, then write.",
             sae=sae.slug, index=index,
         )  # fmt: skip
-    if (now.text if now else "") == text:
+    if (now.text, now.visibility) == (text, visibility) if now else not text:
         return
     await connection.execute(
         insert(t.note).values(
-            weights=sae.sha256, latent=index, slug=sae.slug, revision=sae.revision, text=text, author=author
+            weights=sae.sha256, latent=index, slug=sae.slug, revision=sae.revision, text=text, author=signed(author),
+            owner_id=owner(), visibility=visibility,
         )
-    )
+    )  # fmt: skip

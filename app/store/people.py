@@ -9,6 +9,7 @@ from app.store import tables as t
 from app.store.explanation_bulk import make_partitions
 from app.store.labels import relabel
 from app.store.plain import storable
+from app.store.reader import signed
 from app.store.score_summaries import count_labels
 
 METHOD = "person"
@@ -82,7 +83,7 @@ async def vote(connection: AsyncConnection, sae_id: int, latent: int, number: in
 
 
 def checked(words: str, name: str) -> tuple[str, str]:
-    words, name = storable(words).strip(), " ".join(storable(name).split())
+    words, name = storable(words).strip(), " ".join(storable(signed(name)).split())
     if not words:
         raise BadRequest("The explanation is empty; say what the feature fires on.", field="text")
     if len(words) > LONGEST:

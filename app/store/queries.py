@@ -10,12 +10,25 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Integer, Select, and_, bindparam, func, literal_column, or_, select, tuple_
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Integer,
+    Select,
+    and_,
+    bindparam,
+    func,
+    literal_column,
+    or_,
+    select,
+    tuple_,
+)
 from sqlalchemy.dialects.postgresql import ARRAY, aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import UnknownSAE
 from app.store import tables as t
+from app.store.reader import visible
 
 
 @dataclass(frozen=True)
@@ -146,15 +159,14 @@ _NAMES = (
     .outerjoin(t.document, and_(t.document.c.corpus_id == bindparam("corpus"), t.document.c.id == _FIRED_IN.c.id))
     .scalar_subquery()
 )
-_n = t.note.alias("n")
-_NOTE = (
-    select(func.to_jsonb(literal_column("n")))
-    .select_from(_n)
-    .where(_n.c.weights == bindparam("weights"), _n.c.latent == bindparam("index"))
-    .order_by(_n.c.id.desc())
+_n = (
+    select(t.note)
+    .where(t.note.c.weights == bindparam("weights"), t.note.c.latent == bindparam("index"))
+    .order_by(t.note.c.id.desc())
     .limit(1)
-    .scalar_subquery()
+    .subquery("n")
 )
+_NOTE = select(func.to_jsonb(literal_column("n"))).select_from(_n).where(visible(_n)).scalar_subquery()
 _LATENT = select(*[t.latent.c[field.name] for field in fields(LatentRecord)[:-2]], _NAMES, _NOTE).where(
     _OF_LATENT, t.latent.c.index == bindparam("index")
 )
@@ -232,6 +244,12 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
         )
     slugs = (await connection.execute(select(t.sae.c.slug).distinct().order_by(t.sae.c.slug).limit(20))).scalars()
     raise UnknownSAE(f"There is no SAE {slug!r} here; there are: {', '.join(slugs) or 'none yet'}.", sae=slug)
+
+
+def sae_of(connection: Connection, slug: str, revision: str | None) -> SAERecord:
+    """The newest revision of ``slug``, or ``revision``; one that is known to be there."""
+    asked = {"slug": slug, "revision": revision} if revision else {"slug": slug}
+    return _sae(connection.execute(_PINNED if revision else _NAMED, asked).one())
 
 
 async def get_latent(connection: AsyncConnection, sae: SAERecord, index: int) -> LatentRecord | None:

@@ -41,7 +41,7 @@ def remove(engine: Engine, home: Path, slug: str, revision: str | None = None) -
             folders = {str(home / path) for path in connection.execute(select(t.sae.c.path).where(*these)).scalars()}
             if (run := in_progress(connection, slug, folders)) is not None:
                 raise HarvestRunning(
-                    f"Run {run} harvests {slug}; wait for it, or stop it with 'saescope harvests --stop {run}'.",
+                    f"Run {run} works on {slug}; wait for it, or stop it with 'saescope harvests --stop {run}'.",
                     sae=slug,
                     run=run,
                 )

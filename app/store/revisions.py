@@ -3,10 +3,11 @@
 from datetime import datetime
 from typing import NamedTuple
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 
 from app.errors import UnknownSAE
 from app.store import tables as t
+from app.store.engine import explained
 
 SHOWN = 20  # names that a refusal lists
 
@@ -53,6 +54,22 @@ def known(connection: Connection, slug: str, revision: str | None) -> list[Saved
         told = ", ".join(one.revision for one in there[:SHOWN])
         raise UnknownSAE(f"{slug} has no revision {revision!r} here; there are: {told}.", sae=slug, revision=revision)
     return found
+
+
+class One(NamedTuple):
+    slug: str
+    revision: str
+
+
+def one(engine: Engine, address: str) -> One:
+    """The SAE that ``slug`` or ``slug@revision`` names.
+
+    Raises:
+        UnknownSAE: there is none; names those there are.
+    """
+    slug, _, revision = address.partition("@")
+    with explained(), engine.connect() as connection:
+        return One(slug, known(connection, slug, revision or None)[0].revision)
 
 
 def elsewhere(connection: Connection, sha256: str, slug: str) -> list[str]:

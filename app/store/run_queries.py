@@ -6,7 +6,7 @@ without a word. That is seen when it is read, and never stored.
 
 from collections.abc import Set
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import (
@@ -34,6 +34,7 @@ from app.store.runs import OPEN
 LOST_SECONDS = 60
 LARGEST = 2**63 - 1
 RESUMABLE = ("stopped", "failed", "lost")
+THING = {"harvest": "harvest", "explain": "command", "map": "command", "embed": "command"}
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class RunRecord:
     beat: datetime | None
     finished: datetime | None
     facts: dict[str, Any]  # app.store.runs tells which
+    latent: int | None  # whose page asked for it
     age: float | None
     here: list[str]  # those of its revisions, as ``slug@revision``, that there are
     followed: bool  # a later run of the same harvest has work of it in hand, or has done it
@@ -85,7 +87,9 @@ def _heard(run: FromClause) -> ColumnElement[bool]:
 def _followed() -> ColumnElement[bool]:
     """Of the same command, or of the same checkpoint, which tells one harvest asked for in two ways."""
     r, later = t.run.c, t.run.alias("later")
-    same = (later.c.command == r.command) | (later.c.facts["checkpoint"].astext == r.facts["checkpoint"].astext)
+    same = ((later.c.kind == r.kind) & (later.c.command == r.command)) | (
+        later.c.facts["checkpoint"].astext == r.facts["checkpoint"].astext
+    )
     works = (later.c.state == "done") | (later.c.state.in_(OPEN) & _heard(later))
     works |= later.c.facts["kept"].as_integer() > 0
     return exists(select(later.c.id).where(later.c.id > r.id, same, works).correlate(t.run))
@@ -146,6 +150,14 @@ async def get_run(connection: AsyncConnection, run_id: int, *, lock: bool = Fals
     return _record(row)
 
 
+async def asked_of(connection: AsyncConnection, slug: str, latent: int) -> RunRecord | None:
+    """The newest run that a latent's page asked for."""
+    r = t.run.c
+    query = _runs().where(r.latent == latent, r.slugs.contains([slug])).order_by(r.id.desc()).limit(1)
+    row = (await connection.execute(query)).first()
+    return None if row is None else _record(row)
+
+
 def in_progress(connection: Connection, slug: str, folders: Set[str]) -> int | None:
     """A run of ``slug``, or one that reads an SAE in ``folders``, that is under way or waits."""
     query = select(t.run.c.id, t.run.c.slugs, t.run.c.command).where(t.run.c.state.in_(OPEN), _heard(t.run))
@@ -156,9 +168,12 @@ def in_progress(connection: Connection, slug: str, folders: Set[str]) -> int | N
     return None
 
 
-async def add_run(connection: AsyncConnection, slugs: list[str], command: dict[str, Any]) -> int:
-    """A new run, queued."""
-    values = {"kind": "harvest", "slugs": slugs, "command": command, "state": "queued"}
+async def add_run(
+    connection: AsyncConnection, slugs: list[str], command: dict[str, Any], *, kind: str = "harvest",
+    latent: int | None = None,
+) -> int:  # fmt: skip
+    """A new run, queued; ``latent``: whose page asked for it."""
+    values = {"kind": kind, "slugs": slugs, "command": command, "state": "queued", "latent": latent}
     return int((await connection.execute(insert(t.run).values(**values).returning(t.run.c.id))).scalar_one())
 
 
@@ -190,11 +205,14 @@ async def forget(connection: AsyncConnection, run_id: int) -> None:
     run = await get_run(connection, run_id, lock=True)
     if run.open:
         raise RunOpen(f"Run {run_id} is {run.state}; stop it first.", run=run_id, state=run.state)
+    if run.latent is not None and datetime.now(UTC) - run.created < timedelta(hours=1):
+        told = f"Run {run_id} counts towards this hour's explanations; it can be taken off the list when that is over."
+        raise RunOpen(told, run=run_id, state=run.state)
     await connection.execute(delete(t.run).where(t.run.c.id == run_id))
 
 
 async def resume(connection: AsyncConnection, run_id: int) -> int:
-    """Queue what ``run_id`` ran once more, as a new run; a harvest carries on from its checkpoint.
+    """Queue what ``run_id`` ran once more, as a new run, which carries on from what was kept.
 
     Raises:
         UnknownRun: there is none. RunEnded: it is still running, or done, or there is nothing to carry on from.
@@ -205,9 +223,9 @@ async def resume(connection: AsyncConnection, run_id: int) -> int:
         if run.state not in RESUMABLE:
             told = "it is done" if run.state == "done" else "stop it first"
         elif run.followed:
-            told = "a later run of the same harvest carried on from it"
+            told = f"a later run of the same {THING[run.kind]} carried on from it"
         raise RunEnded(f"Run {run_id} is {run.state} and cannot be resumed: {told}.", run=run_id, state=run.state)
-    new = await add_run(connection, run.slugs, run.command)
+    new = await add_run(connection, run.slugs, run.command, kind=run.kind, latent=run.latent)
     if run.state == "lost":
         values = {"state": "failed", "finished": func.now(), "message": f"Its process died; run {new} carries on."}
         await connection.execute(update(t.run).where(t.run.c.id == run_id).values(**values))

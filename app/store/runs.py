@@ -1,11 +1,14 @@
-"""A harvest tells the database how it is doing: what the harvesting process calls.
+"""A job tells the database how it is doing: what the process of a harvest, or of any other kind of job, calls.
 
-A run's ``facts`` are, as far as they are known: ``stage``, what is done besides reading; ``checkpoint``, its name, and
-``kept``, the tokens it holds; ``notes``, sentences for the page; ``skipped``, the documents left out; ``already``, the
-revisions it found saved; and, written by whoever drops them, ``gone``: what became of its revisions.
+A run's ``facts`` are, as far as they are known: ``stage``, what is done besides reading, and ``part``, how much of it
+is done and of how much; ``checkpoint``, its name, and ``kept``, the tokens it holds (of other jobs 1 as soon as any
+work is kept); ``notes``, sentences for the page; ``skipped``, the documents left out; ``already``, the revisions that
+were saved before; and, written by whoever drops them, ``gone``: what became of its revisions.
 """
 
 import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Sequence
@@ -20,6 +23,7 @@ from app.store import tables as t
 from app.store.engine import explained
 
 End = Literal["stopped", "failed", "done"]
+Kind = Literal["harvest", "explain", "map", "embed"]
 OPEN = ("queued", "running", "stopping")
 BEAT_SECONDS = 2.0
 ALIVE_SECONDS = 10.0
@@ -29,8 +33,9 @@ class RunLog:
     """One run's row. Between ``start`` and ``finish`` a thread keeps saying that the process lives, through phases
     that have no progress to tell, such as loading the subject and saving."""
 
-    def __init__(self, engine: Engine, run_id: int, slugs: Sequence[str]) -> None:
+    def __init__(self, engine: Engine, run_id: int, slugs: Sequence[str], kind: Kind = "harvest") -> None:
         self.id = run_id
+        self._kind = kind
         self._slugs = list(slugs)
         self._engine = engine
         self._due = 0.0
@@ -42,8 +47,9 @@ class RunLog:
 
     @classmethod
     def start(
-        cls, engine: Engine, slugs: Sequence[str], command: dict[str, Any], run_id: int | None = None
-    ) -> "RunLog":
+        cls, engine: Engine, slugs: Sequence[str], command: dict[str, Any], run_id: int | None = None,
+        kind: Kind = "harvest",
+    ) -> "RunLog":  # fmt: skip
         """A new run, or ``run_id`` taken over from the queue. ``command`` holds the options that start it again, by
         their long names; paths in it are absolute, since another process reads them.
 
@@ -55,9 +61,9 @@ class RunLog:
         now = {"started": func.now(), "beat": func.now()}
         with explained(), engine.begin() as connection:
             if run_id is None:
-                values = {"kind": "harvest", "slugs": list(slugs), "command": command, "state": "running"}
+                values = {"kind": kind, "slugs": list(slugs), "command": command, "state": "running"}
                 made = connection.execute(insert(t.run).values(**values, **now).returning(r.id)).scalar_one()
-                return cls(engine, int(made), slugs)
+                return cls(engine, int(made), slugs, kind)
             state = connection.execute(select(r.state).where(r.id == run_id).with_for_update()).scalar()
             if state is None:
                 raise UnknownRun(f"There is no run {run_id} here.", run=run_id)
@@ -66,7 +72,7 @@ class RunLog:
             taken = {"state": "running"} if state == "queued" else {}
             query = update(t.run).where(r.id == run_id)
             connection.execute(query.values(slugs=list(slugs), message=None, finished=None, **taken, **now))
-        return cls(engine, run_id, slugs)
+        return cls(engine, run_id, slugs, kind)
 
     def beat(self, tokens: int, total: int | None, resumed: int, seconds: float) -> bool:
         """Tell the progress, every two seconds at most; True once somebody has asked the run to stop. A database that
@@ -87,7 +93,22 @@ class RunLog:
     def doing(self, stage: str) -> None:
         """What is done now, besides reading."""
         self._facts["stage"] = stage
+        if "part" in self._facts:
+            self._facts["part"] = None
         self._write(beat=func.now(), facts=self._merged(), **self._progress)
+
+    def part(self, done: int, total: int) -> None:
+        """How much of the stage is done, every two seconds at most. Only of jobs other than harvests."""
+        self._facts |= {"part": [done, total]}
+        if time.monotonic() >= self._due:
+            self._write(beat=func.now(), facts=self._merged())
+            self._due = time.monotonic() + BEAT_SECONDS
+
+    def worth_resuming(self) -> None:
+        """The same command would carry on from here."""
+        if not self.resumable:
+            self._facts["kept"] = 1
+            self._write(facts=self._merged())
 
     def note(self, line: str) -> None:
         """A sentence for the run's page."""
@@ -128,14 +149,20 @@ class RunLog:
         self._ended.set()
         if state == "done" and self._progress:  # a corpus may hold less than was asked for
             self._progress["total"] = self._progress["tokens"]
-        saved = _metrics(self._slugs, revisions) if revisions else None
+        saved = _metrics(self._slugs, revisions) if revisions and self._kind == "harvest" else None
         self._facts["stage"] = None
+        if "part" in self._facts:
+            self._facts["part"] = None
         told = {"message": message, "revisions": list(revisions), "metrics": metrics or saved, "facts": self._merged()}
         self._write(state=state, finished=func.now(), **told, **self._progress)
 
     def _live(self) -> None:
         while not self._ended.wait(ALIVE_SECONDS):
             self._write(beat=func.now())
+            # A harvest stops after the batch at hand; all else is interrupted, as by Ctrl-C.
+            if self._stop_asked and self._kind != "harvest" and not self._ended.is_set():
+                os.kill(os.getpid(), signal.SIGINT)
+                return
 
     def _merged(self) -> ColumnElement[Any]:
         """This run's facts beside those that others have written."""

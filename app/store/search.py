@@ -1,6 +1,7 @@
 """Explanations and labels by words and by meaning, within filters, as two ranked lists that are merged.
 
-Words are PostgreSQL's full text, over at most ``WORDS`` of the matches. Meaning is the cosine of embeddings: exact over
+Words are PostgreSQL's full text, of explanations and of labels that no explanation gave, over at most ``WORDS`` of the
+matches. Meaning is the cosine of embeddings: exact over
 what filters keep where that is little, else by HNSW, which goes on until the filters have kept enough.
 Lists are merged by reciprocal rank fusion (Cormack, Clarke & Büttcher 2009): 1 / (60 + rank) added up.
 """
@@ -15,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.browse import Range, single
 
-WORDS = 5000  # matches of a word that are looked at
+WORDS = 2000  # matches of a word that are looked at, each a row somewhere on the disk
 DEPTH = 200  # of either list, that are merged
 LEAST = 1000  # so few that the filters keep are always all compared
 EF_SEARCH = 100
@@ -173,7 +174,8 @@ LOOSE = "replace(websearch_to_tsquery('english', :asked)::text, ' & ', ' | ')::t
 _LABELS = """
     named AS MATERIALIZED (
         SELECT l.sae_id, l.index AS latent, NULL::bigint AS id, to_tsvector('english', l.label) AS words
-        FROM latent l WHERE l.sae_id IN ({saes}) AND to_tsvector('english', l.label) @@ {query}{label}
+        FROM latent l WHERE l.sae_id IN ({saes}) AND l.explanation_id IS NULL
+            AND to_tsvector('english', l.label) @@ {query}{label}
         LIMIT :bound
     ),
 """

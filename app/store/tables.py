@@ -23,6 +23,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
+from app.store.account_tables import account as account
+from app.store.account_tables import account_link as account_link
+from app.store.account_tables import account_session as account_session
+from app.store.account_tables import api_token as api_token
+from app.store.account_tables import audit as audit
+from app.store.account_tables import share as share
+from app.store.evaluation_tables import evaluation as evaluation
 from app.store.explain_tables import embedding as embedding
 from app.store.explain_tables import example_set as example_set
 from app.store.explain_tables import explanation as explanation
@@ -32,6 +39,7 @@ from app.store.explain_tables import llm_request as llm_request
 from app.store.explain_tables import score as score
 from app.store.explain_tables import score_example as score_example
 from app.store.explain_tables import score_summary as score_summary
+from app.store.graph_tables import graph as graph
 from app.store.llm_tables import llm_attempt as llm_attempt
 from app.store.metadata import metadata
 
@@ -162,7 +170,13 @@ latent = Table(
     Index("latent_on_first", "sae_id", text("(2 * first_fired > fired)"), "index"),
     Index("latent_on_last", "sae_id", text("(2 * last_fired > fired)"), "index"),
     Index("latent_by_token", text("(token_probability_ids || token_mean_ids || promoted_ids)"), postgresql_using="gin"),
-    Index("latent_by_word", text("to_tsvector('english', label)"), postgresql_using="gin"),
+    Index(
+        "latent_by_word",
+        text("to_tsvector('english', label)"),
+        postgresql_using="gin",
+        postgresql_where=text("explanation_id IS NULL"),
+    ),
+    Index("latent_kept", "sae_id", "index", postgresql_include=["density", "label_score"]),
     postgresql_partition_by="LIST (sae_id)",
 )
 
@@ -225,7 +239,11 @@ map_ = Table(
     Column("raster", LargeBinary, nullable=False),
     Column("seconds", Double, nullable=False),
     Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
-    UniqueConstraint("sae_id", "method", "on"),
+    Column("beside", ARRAY(Text), nullable=False, server_default="{}"),  # slug@revision of SAEs in the same frame
+    Column("together", Text),  # the same for maps in one frame
+    Column("structure", JSONB, nullable=False, server_default=text("'{}'")),
+    UniqueConstraint("sae_id", "method", "on", "beside"),
+    Index("map_by_version", "version"),
 )
 
 map_point = Table(
@@ -264,6 +282,7 @@ map_cluster = Table(
     Column("centre", Integer, nullable=False),
     Column("x", Integer, nullable=False),
     Column("y", Integer, nullable=False),
+    Column("named_by", Text),  # a language model; else its terms
 )
 
 map_tile = Table(
@@ -303,6 +322,8 @@ run = Table(
     Column("beat", DateTime(timezone=True)),
     Column("finished", DateTime(timezone=True)),
     Column("facts", JSONB, nullable=False, server_default=text("'{}'")),  # app.store.runs tells which
+    Column("latent", Integer),  # whose page asked for it
+    Index("run_of_latent", "latent", "id", postgresql_where=text("latent IS NOT NULL")),
     Index("run_open", "id", postgresql_where=text("state IN ('queued', 'running', 'stopping')")),
 )
 
@@ -317,9 +338,12 @@ inspection = Table(
     Column("slugs", ARRAY(Text), nullable=False),
     Column("revisions", ARRAY(Text), nullable=False),
     Column("data", LargeBinary, nullable=False),
+    Column("owner_id", ForeignKey("account.id", ondelete="SET NULL")),
+    Column("visibility", Text, nullable=False, server_default="team"),
+    Index("inspection_by_owner", "owner_id"),
 )
 
-# owner_id, here and in note, is for accounts; there are none yet.
+# Who may see a list, a note or a kept run: app.store.reader.
 list_ = Table(
     "list",
     metadata,
@@ -329,11 +353,13 @@ list_ = Table(
     Column("description", Text, nullable=False, server_default=""),
     Column("tags", ARRAY(Text), nullable=False, server_default="{}"),
     Column("author", Text, nullable=False, server_default=""),
-    Column("owner_id", Integer),
+    Column("owner_id", ForeignKey("account.id", ondelete="SET NULL")),
+    Column("visibility", Text, nullable=False, server_default="team"),
     Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("changed", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Index("list_by_change", "changed", "id"),
     Index("list_by_tag", "tags", postgresql_using="gin"),
+    Index("list_by_owner", "owner_id"),
 )
 
 list_item = Table(
@@ -362,7 +388,8 @@ note = Table(
     Column("revision", Text, nullable=False),
     Column("text", Text, nullable=False),
     Column("author", Text, nullable=False, server_default=""),
-    Column("owner_id", Integer),
+    Column("owner_id", ForeignKey("account.id", ondelete="SET NULL")),
+    Column("visibility", Text, nullable=False, server_default="team"),
     Column("made", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Index("note_by_latent", "weights", "latent", "id"),
 )

@@ -11,15 +11,17 @@ from torch import Tensor, nn
 @contextmanager
 def fp32_logits(model: nn.Module) -> Iterator[None]:
     """Inside the block the unembedding is computed in fp32: a logit of 10 in bf16 is rounded to 1/16, which is more
-    than most latents do to it. Costs a copy of the unembedding in fp32 a forward; nothing where it is fp32 already."""
+    than most latents do to it. Costs a copy of the unembedding in fp32; nothing where it is fp32 already."""
     head: Any = model.get_output_embeddings()  # type: ignore[operator]
     if head.weight.dtype == torch.float32:
         yield
         return
 
-    def again(module: Any, args: tuple[Tensor, ...], _out: Tensor) -> Tensor:
-        bias = None if getattr(module, "bias", None) is None else module.bias.float()
-        return torch.nn.functional.linear(args[0].float(), module.weight.float(), bias)
+    weight = head.weight.float()
+    bias = None if getattr(head, "bias", None) is None else head.bias.float()
+
+    def again(_module: Any, args: tuple[Tensor, ...], _out: Tensor) -> Tensor:
+        return torch.nn.functional.linear(args[0].float(), weight, bias)
 
     handle = head.register_forward_hook(again)
     try:

@@ -1,213 +1,249 @@
-"""A training run from text to an SAE folder: reproducible from its seed, resumable after a kill."""
+"""One SAE in training: an idea, its optimiser, its log and its checkpoint. Reproducible, and resumable after a kill."""
 
 import hashlib
 import json
 import math
 import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from app.corpus.sequences import Sequence, corpus_hash
 from app.disk import room
 from app.errors import BadRequest
-from app.sae.base import SAEConfig
+from app.sae import normal
+from app.sae.base import SAE, SAEConfig
 from app.sae.formats import saelens
-from app.sae.topk import TopK
-from app.subject.hooks import HookPoint
-from app.subject.identity import fingerprint
-from app.subject.load import Subject
-from app.train.activations import ActivationFile, gather
-from app.train.topk import TopKTrainer, fold
+from app.train import record
+from app.train.idea import Batch, Idea, Options, Shape, Units
+from app.train.ideas import named
+from app.train.world import World
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that decides the result, apart from the text and the subject."""
+    """What all runs of a stream share: everything that decides the result, but for text, subject, idea and seed."""
 
     hook_point: str = "model.layers.9:out"
-    n_latents: int = 4096
-    k: int = 32
+    writes: str | None = None  # of a transcoder
     epochs: int = 2
     batch: int = 2048
     lr: float = 8e-4
     warmup: int = 100
     decay: float = 0.25  # share of the steps, at the end, over which lr falls to zero
-    aux_weight: float = 1 / 32
     dead_after: int = 100_000  # tokens without firing
     context: int = 128
-    seed: int = 0
+    order: str = "mixed"  # or sequential: rows as they stand in the text
+    order_seed: int = 0
+    precision: str = "float32"  # of matrix products: float32 or bfloat16
     log_every: int = 50
     checkpoint_every: int = 200
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """One line of the log. ``fvu`` and ``aux`` are means since the last line; ``lr`` is the last used."""
+class Plan:
+    """One SAE that is wanted."""
 
-    step: int
-    steps: int
-    tokens: int
-    fvu: float
-    aux: float
-    dead: int
-    lr: float
-    tokens_per_second: float
+    idea: str = "topk"
+    n_latents: int = 4096
+    seed: int = 0
+    options: Options | None = None
+
+    @property
+    def chosen(self) -> Options:
+        return self.options or named(self.idea).Options()
+
+    @property
+    def label(self) -> str:
+        """The idea, its size, what was chosen other than by default, and the seed."""
+        usual = asdict(named(self.idea).Options())
+        given = [
+            f"{name}{'-' if name[-1].isdigit() else ''}{value:g}"
+            for name, value in asdict(self.chosen).items()
+            if value != usual[name]
+        ]
+        return "-".join([self.idea, str(self.n_latents), *given, f"s{self.seed}"]).replace("_", "-")
 
 
-def train(
-    subject: Subject,
-    sequences: list[Sequence],
-    recipe: Recipe,
-    out: Path,
-    *,
-    on_gather: Callable[[int, int], None] = lambda done, total: None,
-    on_metrics: Callable[[Metrics], None] = lambda metrics: None,
-    notes: dict[str, Any] | None = None,
-) -> TopK:
-    """Train, write the SAE to ``out`` in SAELens format and return it.
-
-    Work files live in ``out/work``: the activations, ``checkpoint.pt`` and ``metrics.jsonl``. A run that was
-    killed carries on from them and ends with the same weights; they are removed at the end.
-
-    Raises:
-        BadRequest: ``out/work`` belongs to a run with another recipe, other text or another subject.
+def check_k(plan: Plan) -> None:
     """
-    work = out / "work"
-    identity = _identity(recipe, sequences, subject)
-    _claim(work, identity, out)
-    hook = HookPoint.parse(recipe.hook_point)
-    file, rows = gather(subject, hook, sequences, work, on_progress=on_gather)
-    mean, scale = normalisation(file, rows)
-    trainer = TopKTrainer(subject.d_model, recipe.n_latents, recipe.k, torch.Generator().manual_seed(recipe.seed))
-    _optimise(trainer, file, rows, mean, scale, recipe, work, on_metrics)
-    folded = fold(trainer.parameters(), mean, scale)
-    sae = TopK(
-        config=SAEConfig(
-            architecture="topk",
-            d_in=subject.d_model,
-            n_latents=recipe.n_latents,
-            reads=(recipe.hook_point,),
-            writes=(recipe.hook_point,),
-            subject=subject.name,
-            context=recipe.context,
-        ),
-        W_enc=folded["W_enc"],
-        b_enc=folded["b_enc"],
-        W_dec=folded["W_dec"],
-        b_dec=folded["b_dec"],
-        k=recipe.k,
-    )
-    saelens.write(
-        out, sae, matrices=torch.bfloat16, metadata={"training": asdict(recipe) | {"tokens": rows} | (notes or {})}
-    )
-    (work / "metrics.jsonl").replace(out / "metrics.jsonl")
-    for leftover in work.iterdir():
-        leftover.unlink()
-    work.rmdir()
-    return sae
+    Raises:
+        BadRequest: more latents are to be active than there are.
+    """
+    k = getattr(plan.chosen, "k", 0)
+    if k > plan.n_latents:
+        raise BadRequest(f"k is {k}, more than the {plan.n_latents} latents.", k=k, latents=plan.n_latents)
 
 
-def _identity(recipe: Recipe, sequences: list[Sequence], subject: Subject) -> str:
-    told = {
-        "recipe": asdict(recipe),
-        "text": corpus_hash(sequences),
-        "subject": fingerprint(subject),
-        "dtype": str(subject.dtype),
-    }
+class Diverged(Exception):
+    """The loss is no number any more."""
+
+
+class Run:
+    """A plan under way in ``folder`` (facts, log, checkpoint)."""
+
+    def __init__(
+        self, facts: record.Facts, plan: Plan, recipe: Recipe, shape: Shape, folder: Path, device: torch.device,
+        world: World,
+    ) -> None:  # fmt: skip
+        self.facts, self.plan, self.recipe, self.folder, self.world = facts, plan, recipe, folder, world
+        made = named(plan.idea)(shape, plan.chosen, torch.Generator().manual_seed(plan.seed))
+        self.idea: Idea = made.to(device)
+        self.parameters = [p for p in self.idea.parameters() if p.requires_grad]
+        self.optimiser = torch.optim.Adam(self.parameters, lr=recipe.lr, fused=True)
+        self.since_fired = torch.zeros(shape.n_latents, dtype=torch.int64, device=device)
+        self.step = 0
+        self._since = _Means(device)
+        self._resume()
+
+    @property
+    def steps(self) -> int:
+        return self.facts.steps
+
+    def update(self, batch: Batch) -> None:
+        """One step; ``batch.dead`` is taken from this run.
+
+        Raises:
+            Diverged: at a step that is logged, the loss is NaN or infinite.
+        """
+        began = time.perf_counter()
+        lr = self.recipe.lr * schedule(self.step, self.steps, self.recipe.warmup, self.recipe.decay)
+        for group in self.optimiser.param_groups:
+            group["lr"] = lr
+        batch = replace(batch, dead=self.since_fired >= self.recipe.dead_after, seed=self.plan.seed)
+        halved = self.recipe.precision == "bfloat16"
+        with torch.autocast(batch.x.device.type, torch.bfloat16, enabled=halved):
+            loss = self.idea.loss(batch)
+        loss.total.backward()
+        self.world.add_gradients(self.parameters)
+        self.idea.before_step()
+        self.optimiser.step()
+        self.optimiser.zero_grad()
+        self.idea.normalise()
+        self.idea.after_step(batch, loss)
+        self.since_fired += batch.size
+        self.since_fired[self.world.most(loss.fired.to(torch.uint8)).bool()] = 0
+        self.step += 1
+        self._since.add({"loss": loss.total, "fvu": loss.fvu, "l0": loss.l0, **loss.terms})
+        self._since.seconds += time.perf_counter() - began
+        if self.step % self.recipe.log_every == 0 or self.step == self.steps:
+            self._log(lr)
+        if self.step % self.recipe.checkpoint_every == 0 and self.step < self.steps:
+            self.checkpoint()
+
+    def _log(self, lr: float) -> None:
+        means = self._since.taken()
+        self.facts.seconds += means.pop("seconds")
+        if not all(math.isfinite(value) for value in means.values()):
+            raise Diverged
+        per_second = means.pop("steps") * self.recipe.batch / max(means.pop("busy"), 1e-9)
+        line = record.Line(
+            step=self.step, tokens=self.step * self.recipe.batch, loss=round(means.pop("loss"), 6),
+            fvu=round(means.pop("fvu"), 6), l0=round(means.pop("l0"), 3),
+            dead=int((self.since_fired >= self.recipe.dead_after).sum()), lr=lr,
+            tokens_per_second=round(per_second, 1), terms={name: float(f"{v:.6g}") for name, v in means.items()},
+        )  # fmt: skip
+        self.last = line
+        if self.world.rank == 0:
+            record.add_line(self.folder, line)
+
+    last: record.Line | None = None
+
+    def checkpoint(self) -> None:
+        """Everything that the next step depends on, in one file that is there whole or not at all."""
+        if self.world.rank:
+            return
+        state = {
+            "idea": self.idea.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "since_fired": self.since_fired,
+            "since": self._since.state(),
+            "step": self.step,
+            "seconds": self.facts.seconds,
+        }
+        partial = self.folder / "checkpoint.partial"
+        try:
+            with room(self.folder, "The training's checkpoint"):
+                with partial.open("wb") as file:
+                    torch.save(state, file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                partial.rename(self.folder / "checkpoint.pt")
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+
+    def _resume(self) -> None:
+        path = self.folder / "checkpoint.pt"
+        if path.is_file():
+            device = self.since_fired.device
+            state = torch.load(path, weights_only=True, map_location=device)
+            self.idea.load_state_dict(state["idea"])
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.since_fired.copy_(state["since_fired"])
+            self._since.load(state["since"])
+            self.step, self.facts.seconds = int(state["step"]), float(state["seconds"])
+        if self.world.rank == 0:
+            record.cut_lines(self.folder, self.step)
+
+    def finish(self, units: Units, config: SAEConfig, out: Path) -> SAE:
+        """Write the SAE to ``out`` and forget the checkpoint; of several processes the first does."""
+        sae: SAE = rounded(self.idea.finished(config, units))
+        if self.world.rank:
+            return sae
+        told = {
+            "idea": self.plan.idea, "options": asdict(self.plan.chosen), "seed": self.plan.seed,
+            **asdict(self.recipe), "tokens": self.facts.tokens, "text": self.facts.corpus,
+        }  # fmt: skip
+        with room(out, "The SAE"):
+            write(out, sae, told)
+        (self.folder / "checkpoint.pt").unlink(missing_ok=True)
+        return sae
+
+
+def write(out: Path, sae: SAE, training: dict[str, Any]) -> None:
+    """``sae`` in SAELens format where it has the architecture, else in saescope's own."""
+    if saelens.can_write(sae):
+        saelens.write(out, sae, metadata={"training": training})
+    else:
+        config = replace(sae.config, extra=sae.config.extra | {"training": training})
+        normal.write(out, replace(sae, config=config))  # type: ignore[type-var]
+
+
+def rounded(sae: Any) -> Any:
+    """The same SAE with its matrices rounded to bf16, as they are stored."""
+    matrices = {name: getattr(sae, name) for name in ("W_enc", "W_dec") if hasattr(sae, name)}
+    return replace(sae, **{name: value.bfloat16().float() for name, value in matrices.items()})
+
+
+def identity(recipe: Recipe, plan: Plan, text: str, subject: str, dtype: str) -> str:
+    """What a checkpoint must agree with: everything that decides the result."""
+    told = {"recipe": asdict(recipe), "plan": asdict(plan) | {"options": asdict(plan.chosen)}, "text": text,
+            "subject": subject, "dtype": dtype}  # fmt: skip
     return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
 
 
-def _claim(work: Path, identity: str, out: Path) -> None:
-    mark = work / "identity"
-    if mark.is_file() and mark.read_text() != identity:
+def claim(folder: Path, facts: record.Facts) -> record.Facts:
+    """The facts of the run in ``folder``, carried on where they are this one's.
+
+    Raises:
+        BadRequest: the folder belongs to a run with another recipe, other text or another subject.
+    """
+    there = record.read_facts(folder)
+    if there is None:
+        return facts
+    if there.identity != facts.identity:
         raise BadRequest(
-            f"{work} holds an unfinished run with another recipe, other text or another subject; remove it or choose "
-            f"another folder than {out}.",
-            path=str(work),
+            f"{folder} holds a run with another recipe, other text or another subject; remove it or name this one "
+            "apart with --tag.",
+            path=str(folder),
         )
-    work.mkdir(parents=True, exist_ok=True)
-    mark.write_text(identity)
-
-
-def normalisation(file: ActivationFile, rows: int, chunk: int = 65_536) -> tuple[Tensor, float]:
-    """The mean [d] and the scale that brings the centred rows to mean squared norm d, over all rows in fp64."""
-    d = file.rows.shape[1]
-    total, squares = torch.zeros(d, dtype=torch.float64), 0.0
-    for start in range(0, rows, chunk):
-        x = file.read(torch.arange(start, min(start + chunk, rows))).double()
-        total += x.sum(0)
-        squares += float(x.pow(2).sum())
-    mean = total / rows
-    variance = squares / rows - float(mean.pow(2).sum())
-    return mean.float(), math.sqrt(d / variance)
-
-
-def _optimise(
-    trainer: TopKTrainer,
-    file: ActivationFile,
-    rows: int,
-    mean: Tensor,
-    scale: float,
-    recipe: Recipe,
-    work: Path,
-    on_metrics: Callable[[Metrics], None],
-) -> None:
-    per_epoch = rows // recipe.batch
-    steps = per_epoch * recipe.epochs
-    if not steps:
-        raise BadRequest(f"{rows} tokens are fewer than one batch of {recipe.batch}.", tokens=rows)
-    parameters = trainer.parameters()
-    optimiser = torch.optim.Adam(parameters.values(), lr=recipe.lr)
-    since_fired = torch.zeros(recipe.n_latents, dtype=torch.int64)
-    step = _resume(work, trainer, optimiser, since_fired)
-    fvu, aux, logged, clock = 0.0, 0.0, 0, time.perf_counter()
-    while step < steps:
-        order = _epoch_order(rows, recipe.seed, step // per_epoch)
-        for batch in range(step % per_epoch, per_epoch):
-            index = order[batch * recipe.batch : (batch + 1) * recipe.batch]
-            x = (file.read(index.sort().values) - mean) * scale
-            lr = recipe.lr * schedule(step, steps, recipe.warmup, recipe.decay)
-            for group in optimiser.param_groups:
-                group["lr"] = lr
-            dead = since_fired >= recipe.dead_after
-            losses = trainer.losses(x, dead)
-            (losses.fvu + recipe.aux_weight * losses.aux).backward()
-            trainer.project_gradient()
-            optimiser.step()
-            optimiser.zero_grad()
-            trainer.normalise_decoder()
-            since_fired += recipe.batch
-            since_fired[losses.fired] = 0
-            fvu, aux, logged = fvu + losses.fvu.item(), aux + losses.aux.item(), logged + 1
-            step += 1
-            if step % recipe.log_every == 0 or step == steps:
-                now = time.perf_counter()
-                line = Metrics(
-                    step=step,
-                    steps=steps,
-                    tokens=step * recipe.batch,
-                    fvu=round(fvu / logged, 5),
-                    aux=round(aux / logged, 5),
-                    dead=int((since_fired >= recipe.dead_after).sum()),
-                    lr=lr,
-                    tokens_per_second=round(logged * recipe.batch / (now - clock), 1),
-                )
-                with (work / "metrics.jsonl").open("a") as log:
-                    log.write(json.dumps(asdict(line)) + "\n")
-                on_metrics(line)
-                fvu, aux, logged, clock = 0.0, 0.0, 0, now
-            if step % recipe.checkpoint_every == 0 and step < steps:
-                _checkpoint(work, trainer, optimiser, since_fired, step)
-
-
-def _epoch_order(rows: int, seed: int, epoch: int) -> Tensor:
-    return torch.randperm(rows, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch + 1))
+    facts.started, facts.seconds, facts.ended = there.started, there.seconds, there.ended
+    facts.state = "finished" if there.state == "finished" else "running"
+    return facts
 
 
 def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
@@ -217,39 +253,27 @@ def schedule(step: int, steps: int, warmup: int, decay: float) -> float:
     return min(up, down)
 
 
-def _checkpoint(work: Path, trainer: TopKTrainer, optimiser: torch.optim.Adam, since_fired: Tensor, step: int) -> None:
-    state = {
-        "parameters": {name: p.detach() for name, p in trainer.parameters().items()},
-        "optimiser": optimiser.state_dict(),
-        "since_fired": since_fired,
-        "step": step,
-    }
-    partial = work / "checkpoint.partial"
-    try:
-        with room(work, "The training's checkpoint"):
-            with partial.open("wb") as file:
-                torch.save(state, file)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.rename(work / "checkpoint.pt")
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
+class _Means:
+    """Sums since the last line of the log, on the device, so that no step waits for them."""
 
+    def __init__(self, device: torch.device) -> None:
+        self.sums: dict[str, Tensor] = {}
+        self.steps, self.seconds, self._device = 0, 0.0, device
 
-@torch.no_grad()
-def _resume(work: Path, trainer: TopKTrainer, optimiser: torch.optim.Adam, since_fired: Tensor) -> int:
-    path = work / "checkpoint.pt"
-    lines = work / "metrics.jsonl"
-    if not path.is_file():
-        lines.unlink(missing_ok=True)
-        return 0
-    state = torch.load(path, weights_only=True)
-    for name, parameter in trainer.parameters().items():
-        parameter.copy_(state["parameters"][name])
-    optimiser.load_state_dict(state["optimiser"])
-    since_fired.copy_(state["since_fired"])
-    if lines.is_file():
-        kept = [line for line in lines.read_text().splitlines() if json.loads(line)["step"] <= state["step"]]
-        lines.write_text("".join(line + "\n" for line in kept))
-    return int(state["step"])
+    def add(self, values: dict[str, Tensor]) -> None:
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, torch.zeros((), device=self._device)) + value.detach()
+        self.steps += 1
+
+    def taken(self) -> dict[str, float]:
+        """The means, with ``steps`` and the ``seconds`` they took; then all begins anew."""
+        means = {name: float(total) / self.steps for name, total in self.sums.items()}
+        made = means | {"steps": float(self.steps), "busy": self.seconds, "seconds": self.seconds}
+        self.sums, self.steps, self.seconds = {}, 0, 0.0
+        return made
+
+    def state(self) -> dict[str, Any]:
+        return {"sums": self.sums, "steps": self.steps, "seconds": self.seconds}
+
+    def load(self, state: dict[str, Any]) -> None:
+        self.sums, self.steps, self.seconds = state["sums"], state["steps"], state["seconds"]

@@ -12,6 +12,20 @@ def sae_json(slug: str) -> str:
     return f"/saes/{slug_of(slug)}.json"
 
 
+def evaluations(slug: str) -> str:
+    """What was measured of an SAE, and what was imported."""
+    return f"/saes/{slug_of(slug)}/evaluations"
+
+
+def evaluations_json(slug: str) -> str:
+    return evaluations(slug) + ".json"
+
+
+def evaluation(slug: str, number: int) -> str:
+    """One of them, on their page."""
+    return f"{evaluations(slug)}#e{number}"
+
+
 def saes_json() -> str:
     return "/saes.json"
 
@@ -69,6 +83,15 @@ def example_kind(interval: str, sign: int) -> str:
 def explanations(slug: str, index: int) -> str:
     """Where a new explanation is sent."""
     return f"/saes/{slug_of(slug)}/features/{index}/explanations"
+
+
+def ask(slug: str, index: int) -> str:
+    """Where a language model is asked for an explanation, and where that is waited for."""
+    return f"/saes/{slug_of(slug)}/features/{index}/ask"
+
+
+def ask_json(slug: str, index: int) -> str:
+    return ask(slug, index) + ".json"
 
 
 def explanation(slug: str, index: int, number: int) -> str:
@@ -141,3 +164,12 @@ def compare(a: str | None = None, b: str | None = None) -> str:
 
 def compare_json(a: str | None = None, b: str | None = None) -> str:
     return "/compare.json" + query_of(a=a, b=b)
+
+
+def compare_saes(saes: list[str] | None = None) -> str:
+    """Two to eight SAEs (``slug`` or ``slug@revision``) side by side."""
+    return "/compare" + query_of(sae=saes)
+
+
+def compare_saes_json(saes: list[str]) -> str:
+    return "/compare.json" + query_of(sae=saes)

@@ -1,4 +1,4 @@
-"""Addresses of the site itself, and of harvests."""
+"""Addresses of the site itself, and of harvests and other jobs."""
 
 from app.urls.parts import query_of
 
@@ -34,6 +34,11 @@ def resume_harvest(run: int) -> str:
 
 def forget_harvest(run: int) -> str:
     return f"/harvests/{run}/forget"
+
+
+def jobs() -> str:
+    """Where a job other than a harvest is started."""
+    return "/jobs"
 
 
 def api_docs() -> str:

@@ -86,6 +86,18 @@ HARVEST = _named(
         {"sae": DEMO, "corpus": "pkg:brown", "tokens": 100_000},
     ),
 )
+EXPLANATION = _named(
+    new=("What a person says it fires on", {"text": "words of doubt, such as perhaps and maybe", "author": "Ada"}),
+)
+EXPLANATION_EDIT = _named(
+    other=("Another text; the one before is kept", {"text": "words of doubt: perhaps, maybe, likely", "author": "Ada"}),
+)
+VOTE = _named(for_it=("A vote for it; -1 is against it, 0 takes it back", {"author": "Grace", "value": 1}))
+JOB = _named(
+    explain=("Explanations without a language model, and their scores", {"job": "explain", "sae": DEMO}),
+    map=("A map of what fires together", {"job": "map", "sae": DEMO, "on": "coactivation"}),
+    embed=("What search by meaning needs, for every SAE", {"job": "embed"}),
+)
 LIST = _named(
     features=(
         "Two features, with what one is about",
@@ -104,3 +116,25 @@ ITEMS = _named(
 )
 ITEM_EDIT = _named(comment=("A comment, and up one place", {"comment": "Fires on Berlin, too.", "move": "up"}))
 NOTE = _named(note=("A note", {"text": "Fires on capitals.\n\nCompare /saes/" + DEMO + "/features/2934."}))
+
+GRAPH = _named(
+    small=(
+        "A graph of three nodes",
+        {
+            "metadata": {"slug": "tower", "scan": "SmolLM2-135M-Instruct", "prompt": "The tower",
+                         "prompt_tokens": ["The", " tower"]},
+            "qParams": {"pinnedIds": ["9_830_1"], "supernodes": [], "linkType": "both", "clickedId": "", "sg_pos": ""},
+            "nodes": [
+                {"node_id": "E_504_0", "feature": 0, "layer": "E", "ctx_idx": 0, "feature_type": "embedding"},
+                {"node_id": "9_830_1", "feature": 353210, "layer": "9", "ctx_idx": 1, "influence": 0.4,
+                 "activation": 3.5, "feature_type": "cross layer transcoder", "clerp": "places"},
+                {"node_id": "31_7042_1", "feature": 7042, "layer": "31", "ctx_idx": 1, "feature_type": "logit",
+                 "token_prob": 0.2, "clerp": "Output \" Paris\" (p=0.200)"},
+            ],
+            "links": [
+                {"source": "E_504_0", "target": "9_830_1", "weight": 0.7},
+                {"source": "9_830_1", "target": "31_7042_1", "weight": 1.3},
+            ],
+        },
+    ),
+)  # fmt: skip

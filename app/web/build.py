@@ -14,6 +14,7 @@ from app.store.queries import ExampleRecord, LatentRecord, LatentSummary, SAERec
 from app.store.tables import NEAR, RANDOM, TOP
 from app.subject.tokens import Vocabulary
 from app.web import contexts as c
+from app.web import evaluation_build
 from app.web.explain_build import sae_scores
 from app.web.explain_contexts import Explanation
 
@@ -42,7 +43,12 @@ def harvest(sae: SAERecord) -> c.Harvest:
         skipped=skipped.get("count", 0),
         skipped_named=[f"{name} ({reason})" for name, reason in skipped.get("named", [])],
         halved=bool(sae.facts.get("halved")),
+        imported=c.Imported(**told) if (told := sae.facts.get("imported")) else None,
     )
+
+
+def known(number: float) -> float | None:
+    return None if math.isnan(number) else number
 
 
 def card(sae: SAERecord) -> c.SAECard:
@@ -98,6 +104,7 @@ def sae_page(sae: SAERecord, overview: Overview) -> c.SAEPage:
             for r in overview.revisions
         ],
         scores=sae_scores(overview.summaries),
+        evaluations=evaluation_build.summaries(sae, overview.evaluations),
     )
 
 
@@ -178,10 +185,10 @@ def feature_page(
         counted=sae.tokens,
         max=latent.maximum,
         min=latent.minimum,
-        mean=latent.mean,
-        std=latent.std,
+        mean=known(latent.mean),
+        std=known(latent.std),
         decoder_norm=latent.decoder_norm,
-        encoder_decoder_cosine=None if math.isnan(latent.encoder_decoder_cosine) else latent.encoder_decoder_cosine,
+        encoder_decoder_cosine=known(latent.encoder_decoder_cosine),
         head_shares=latent.head_shares,
         histogram=histogram(latent),
         promoted=token_logits(latent.promoted_ids, latent.promoted_logits, vocabulary),

@@ -1,4 +1,4 @@
-"""/compare: two features or two SAEs, side by side."""
+"""/compare: two features, two SAEs, or up to eight SAEs, side by side."""
 
 import re
 from typing import Annotated, NamedTuple
@@ -13,12 +13,15 @@ from app.store import queries as q
 from app.web import build
 from app.web.compare_build import compare_features, compare_saes
 from app.web.compare_contexts import ComparePage, FeatureComparison, SAEComparison
+from app.web.many_build import compare_many
 from app.web.refusals import refused
 from app.web.routes import html, json_of, state_of
 
 router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, LatentOutOfRange, DecoderUnavailable))
 Asked = Annotated[str, Query(max_length=400, description="slug/index, a feature's path, or an SAE's slug.")]
+Several = Annotated[list[str] | None, Query(max_length=50, description="SAEs by slug or slug@revision, two to eight.")]
 Shown = Annotated[int, Query(ge=1, le=500, description="How many matches of two SAEs to list.")]
+MOST = 8  # SAEs at once
 
 
 class Named(NamedTuple):
@@ -74,14 +77,43 @@ async def compared(request: Request, a: str, b: str, top: int) -> FeatureCompari
     return await compare_saes(state, first, second, top)
 
 
-async def load_compare(request: Request, a: str, b: str, top: int) -> ComparePage:
-    found = await compared(request, a, b, top) if a.strip() and b.strip() else None
+async def chosen(request: Request, names: list[str]) -> list[q.SAERecord]:
+    """The SAEs that ``names`` stand for, each once, in three queries at most.
+
+    Raises:
+        BadRequest, UnknownSAE: they cannot be compared; says why.
+    """
+    wanted = list(dict.fromkeys(named(name) for name in names))
+    if feature := next((one for one in wanted if one.feature is not None), None):
+        raise BadRequest(f"{feature.sae}/{feature.feature} is a feature; several SAEs are compared by their names.")
+    if not 2 <= len(wanted) <= MOST:
+        raise BadRequest(f"Two to {MOST} SAEs are compared at once; this names {len(wanted)}.")
+    async with state_of(request).database.connect() as db:
+        newest = {sae.slug: sae for sae in await q.list_saes(db)}
+        pairs = [(slug, revision) for slug, at, revision in (one.sae.partition("@") for one in wanted) if at]
+        pinned = await q.find_revisions(db, pairs)
+        found = []
+        for one in wanted:
+            slug, at, revision = one.sae.partition("@")
+            record = pinned.get((slug, revision)) if at else newest.get(slug)
+            found.append(record or await q.get_sae(db, one.sae))  # which says what there is
+    saes = list({sae.id: sae for sae in found}.values())
+    if len(saes) < 2:
+        raise BadRequest(f"{' and '.join(one.sae for one in wanted)} are one and the same; choose another SAE.")
+    return saes
+
+
+async def load_compare(request: Request, a: str, b: str, top: int, several: list[str]) -> ComparePage:
+    many = await compare_many(state_of(request), await chosen(request, several), top) if several else None
+    found = None if several else await compared(request, a, b, top) if a.strip() and b.strip() else None
     return ComparePage(
         a=a,
         b=b,
+        chosen=[sae.address for sae in many.saes] if many else several,
         choices=await choices(request),
         features=found if isinstance(found, FeatureComparison) else None,
         saes=found if isinstance(found, SAEComparison) else None,
+        many=many,
     )
 
 
@@ -91,26 +123,33 @@ async def choices(request: Request) -> list[str]:
 
 
 @router.get("/compare.json", response_model=ComparePage)
-async def compare_json(request: Request, a: Asked = "", b: Asked = "", top: Shown = 25) -> Response:
-    """Two features (``slug/index``) or two SAEs (``slug`` or ``slug@revision``), side by side."""
-    return json_of(await load_compare(request, a, b, top))
+async def compare_json(
+    request: Request, a: Asked = "", b: Asked = "", top: Shown = 25, sae: Several = None
+) -> Response:
+    """Two features (``slug/index``), two SAEs (``slug`` or ``slug@revision``), or two to eight SAEs, side by side."""
+    return json_of(await load_compare(request, a, b, top, sae or []))
 
 
 @router.get("/compare", response_class=HTMLResponse, include_in_schema=False)
 async def compare(
-    request: Request, a: Asked = "", b: Asked = "", top: Shown = 25, sae: Asked = "",
+    request: Request, a: Asked = "", b: Asked = "", top: Shown = 25, sae: Several = None,
     index: Annotated[list[str] | None, Query(description="Features of ``sae``, two of them.")] = None,
 ) -> Response:  # fmt: skip
-    if sae and index and len(index) == 2:
-        return RedirectResponse(urls.compare(f"{sae}/{index[0]}", f"{sae}/{index[1]}"), status_code=303)
+    several = sae or []
+    if len(several) == 1 and index and len(index) == 2:
+        return RedirectResponse(urls.compare(f"{several[0]}/{index[0]}", f"{several[0]}/{index[1]}"), status_code=303)
     try:
-        if sae:
-            raise BadRequest(f"Select two features to compare; {len(index or [])} are selected.")
-        page = await load_compare(request, a, b, top)
+        if several and index:
+            raise BadRequest(f"Select two features to compare; {len(index)} are selected.")
+        if len(several) == 1:
+            raise BadRequest(
+                f"Choose two features of {several[0][:60]}, or it and another SAE, to compare; it alone is chosen."
+            )
+        page = await load_compare(request, a, b, top, several)
     except SaescopeError as error:
         if error.status >= 500:
             raise
-        page = ComparePage(a=a, b=b, choices=await choices(request), error=error.message)
+        page = ComparePage(a=a, b=b, chosen=several, choices=await choices(request), error=error.message)
         answer = html("compare.html", request, page=page)
         answer.status_code = error.status
         return answer

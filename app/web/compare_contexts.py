@@ -3,6 +3,7 @@
 from pydantic import BaseModel
 
 from app.web.contexts import Example, LatentRow, Metrics
+from app.web.many_contexts import SAEsComparison
 
 
 class FeatureSide(BaseModel):
@@ -15,8 +16,8 @@ class FeatureSide(BaseModel):
     label_score: float | None
     fired: int
     counted: int
-    mean: float
-    std: float
+    mean: float | None
+    std: float | None
     tokens: list[str]  # it fires on most surely
     promoted: list[str]
     examples: list[Example]  # its top contexts
@@ -131,11 +132,13 @@ class SAEComparison(BaseModel):
 
 
 class ComparePage(BaseModel):
-    """/compare and its twin: two features, two SAEs, or neither until both are named."""
+    """/compare and its twin: two features, two SAEs, up to eight SAEs, or nothing until they are named."""
 
     a: str
     b: str
     choices: list[str]
+    chosen: list[str] = []
     error: str | None = None
     features: FeatureComparison | None = None
     saes: SAEComparison | None = None
+    many: SAEsComparison | None = None

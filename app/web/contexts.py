@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import BaseModel
 
+from app.web.evaluation_contexts import EvaluationSummary
 from app.web.explain_contexts import Explanation, SAEScores
 from app.web.place_contexts import FeatureMap
 
@@ -154,6 +155,18 @@ class Metrics(BaseModel):
     recovery_tokens: int | None = None
 
 
+class Imported(BaseModel):
+    """Another tool's files in the place of a harvest. ``unread``: contexts left out, since their tokens are not known
+    for sure; ``silent``: left out, since nothing in them fires; ``missing``: latents the files do not tell of."""
+
+    tool: str
+    folder: str
+    contexts: int
+    unread: int
+    silent: int
+    missing: int
+
+
 class Harvest(BaseModel):
     """Where the numbers come from."""
 
@@ -170,6 +183,7 @@ class Harvest(BaseModel):
     skipped: int = 0  # documents that could not be read
     skipped_named: list[str] = []  # the first of them, each with the reason
     halved: bool = False  # whether batches were halved for want of memory
+    imported: Imported | None = None
 
 
 class SAECard(BaseModel):
@@ -240,6 +254,7 @@ class SAEPage(BaseModel):
     density_histogram: Histogram  # edges in log10(density), latents that never fire left out
     revisions: list[Revision]  # every one that is kept, the newest first
     scores: SAEScores | None = None  # None where nothing has been explained
+    evaluations: list[EvaluationSummary] = []
 
 
 class FeatureTest(BaseModel):
@@ -259,6 +274,7 @@ class Note(BaseModel):
     id: int
     text: str
     author: str
+    visibility: str
     made: datetime
     sae: str
     revision: str
@@ -280,8 +296,8 @@ class FeaturePage(BaseModel):
     counted: int
     max: float
     min: float
-    mean: float
-    std: float
+    mean: float | None  # None, as std, where another tool's files do not tell
+    std: float | None
     decoder_norm: float
     encoder_decoder_cosine: float | None  # None where encoder and decoder live in different spaces
     head_shares: list[float] | None  # attention-output SAEs: each head's share of the squared decoder norm
@@ -292,6 +308,7 @@ class FeaturePage(BaseModel):
     usage: Usage | None  # None for harvests older than these statistics
     examples: list[Example]
     explanations: list[Explanation]
+    model: str | None = None  # the language model that its button asks
     subject: str
     architecture: str
     harvest: Harvest

@@ -38,6 +38,7 @@ def explanation(sae: SAERecord, latent: LatentRecord, record: ExplanationRecord)
         author=record.author,
         text=record.text,
         label=record.label,
+        failure=str(record.parameters.get("failure") or record.status) if record.status != "ok" else None,
         how=how(record),
         made=record.made.isoformat(timespec="seconds"),
         votes=record.votes,

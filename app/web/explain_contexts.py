@@ -48,12 +48,20 @@ class Explanation(BaseModel):
     author: str | None
     text: str
     label: str
+    failure: str | None  # why there is no text
     how: str
     made: str
     votes: int
     chosen: bool
     earlier: list[EarlierText]
     scores: list[ExplanationScore]
+
+
+class ExplanationList(BaseModel):
+    """All that is said of a feature, in the order it was made."""
+
+    items: list[Explanation]
+    next: str | None
 
 
 class Run(BaseModel):

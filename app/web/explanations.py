@@ -49,14 +49,14 @@ async def score_html(request: Request, slug: str, index: str, score: str) -> Res
     return html("score.html", request, page=page, kinds=KIND_NAMES)
 
 
-async def _latent(db: AsyncConnection, slug: str, index: int) -> q.SAERecord:
+async def find_sae(db: AsyncConnection, slug: str, index: int) -> q.SAERecord:
     sae = await q.get_sae(db, slug)
     if not 0 <= index < sae.n_latents:
         raise build.out_of_range(sae, index)
     return sae
 
 
-def _number(name: str, index: int) -> int:
+def number_of(name: str, index: int) -> int:
     if not re.fullmatch("[0-9]{1,18}", name):
         raise people.unknown(index, 0)
     return int(name)
@@ -74,7 +74,7 @@ async def _fields(request: Request) -> dict[str, str]:
 async def write(request: Request, slug: str, index: str) -> Response:
     given, latent = await _fields(request), whole(index)
     async with state_of(request).database.begin() as db:
-        sae = await _latent(db, slug, latent)
+        sae = await find_sae(db, slug, latent)
         await people.write(db, sae.id, latent, given.get("text", ""), given.get("author", ""))
     state_of(request).later(embed_few(state_of(request), sae.id))
     return _back(sae, latent)
@@ -84,8 +84,8 @@ async def write(request: Request, slug: str, index: str) -> Response:
 async def edit(request: Request, slug: str, index: str, number: str) -> Response:
     given, latent = await _fields(request), whole(index)
     async with state_of(request).database.begin() as db:
-        sae = await _latent(db, slug, latent)
-        which = _number(number, latent)
+        sae = await find_sae(db, slug, latent)
+        which = number_of(number, latent)
         await people.edit(db, sae.id, latent, which, given.get("text", ""), given.get("author", ""))
     state_of(request).later(embed_few(state_of(request), sae.id))
     return _back(sae, latent)
@@ -98,6 +98,6 @@ async def vote(request: Request, slug: str, index: str, number: str) -> Response
     if value not in ("1", "0", "-1"):
         raise BadRequest(f"A vote is 1, -1 or 0, not {value[:20]!r}.", value=value[:20])
     async with state_of(request).database.begin() as db:
-        sae = await _latent(db, slug, latent)
-        await people.vote(db, sae.id, latent, _number(number, latent), given.get("author", ""), int(value))
+        sae = await find_sae(db, slug, latent)
+        await people.vote(db, sae.id, latent, number_of(number, latent), given.get("author", ""), int(value))
     return _back(sae, latent)

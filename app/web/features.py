@@ -25,8 +25,10 @@ from app.web.inspection import run_test
 from app.web.map_build import feature_map
 from app.web.notes import note_of
 from app.web.refusals import READING, refused
+from app.web.rendering import static
 from app.web.routes import html, json_of, state_of, whole
 from app.web.sharing import feature_preview
+from app.web.spending import on_pages
 
 router = APIRouter(tags=["features"], responses=refused(*READING))
 Vocabularies = Callable[[q.SAERecord], Awaitable[Vocabulary]]
@@ -49,6 +51,7 @@ async def load_feature(request: Request, slug: str, index: int, text: str | None
         sae, latent = await find_latent(request, db, slug, index)
         page = await read_feature(db, sae, latent, state.vocabulary)
         place = await whereabouts(db, sae.id, index)
+    page.model = on_pages(state.settings)
     if place is not None:
         page.map = feature_map(sae, index, place)
     if text is not None:
@@ -70,6 +73,7 @@ async def feature(
 ) -> Response:  # fmt: skip
     page = await load_feature(request, slug, whole(index), text)
     shown = panels(page, Look(view, norm, space))
+    request.state.rules = static("leafing.speculationrules")
     return html("feature.html", request, preview=feature_preview(request, page), **shown)
 
 

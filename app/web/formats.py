@@ -10,6 +10,13 @@ def sig(value: float) -> str:
     return f"{value:.3g}" if value == 0 or 1e-3 <= abs(value) < 1e5 else f"{value:.2e}"
 
 
+def number(value: float) -> str:
+    """A whole number with all its digits, else three significant ones; small shares without an exponent."""
+    if value == int(value):
+        return thousands(int(value))
+    return f"{value:.3g}" if 1e-4 <= abs(value) < 1 else sig(value)
+
+
 def exact(value: float) -> str:
     """All its digits, as a form needs them."""
     return repr(value).removesuffix(".0")

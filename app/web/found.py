@@ -6,6 +6,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.store import queries as q
 from app.web import build
 from app.web.freshness import unless_known
+from app.web.routes import state_of
+from app.web.spending import on_pages
 
 
 async def find_latent(
@@ -20,7 +22,7 @@ async def find_latent(
     sae = await q.get_sae(connection, slug)
     if not 0 <= index < sae.n_latents:
         raise build.out_of_range(sae, index)
-    unless_known(request, sae)
+    unless_known(request, sae, on_pages(state_of(request).settings))
     latent = await q.get_latent(connection, sae, index)
     if latent is None:
         raise build.out_of_range(sae, index)

@@ -8,6 +8,7 @@ from fastapi.responses import Response
 
 from app import __version__
 from app.store.queries import SAERecord
+from app.store.reader import reader
 from app.web.rendering import ROOT
 
 REVALIDATE = "private, max-age=0, must-revalidate"
@@ -42,7 +43,7 @@ def unless_known(request: Request, sae: SAERecord, *also: object) -> None:
         request.state.cache = KEEP_NOTHING
         return
     fragment = request.headers.get("hx-request"), request.headers.get("hx-history-restore-request")
-    shown = (site_version(), str(request.url), fragment, sae.id, sae.revision, sae.edition, *also)
+    shown = (site_version(), str(request.url), fragment, sae.id, sae.revision, sae.edition, reader.get().key, *also)
     # Weak, since the same page is sent compressed and plain.
     request.state.etag = f'W/"{hashlib.sha256(repr(shown).encode()).hexdigest()[:32]}"'
     if _matches(request.headers.get("if-none-match", ""), request.state.etag):

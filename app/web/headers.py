@@ -21,11 +21,12 @@ def content_security_policy(*, plots: bool = False, embedded: bool = False) -> s
 
 
 class Headers:
-    """ASGI middleware. A route says what its page needs by ``request.state``: ``plots``, ``embedded``, ``etag`` or
-    ``cache``."""
+    """ASGI middleware. A route says what its page needs by ``request.state``: ``plots``, ``embedded``, ``etag``,
+    ``cache`` or ``rules`` (the address of speculation rules)."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, *, team: bool = False) -> None:
         self._app = app
+        self._team = team
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -40,6 +41,8 @@ class Headers:
                     _static(scope, message["status"], headers)
                 else:
                     _page(state, message["status"], headers)
+                    if self._team:
+                        _personal(headers)
             await send(message)
 
         await self._app(scope, receive, with_headers)
@@ -57,8 +60,16 @@ def _page(state: Mapping[str, Any], status: int, headers: MutableHeaders) -> Non
         secure(headers, plots=state.get("plots", False), embedded=state.get("embedded", False))
     if status in (200, 304) and "etag" in state:
         headers["etag"] = state["etag"]
+    if status == 200 and "rules" in state:
+        headers["speculation-rules"] = f'"{state["rules"]}"'
     headers.setdefault("cache-control", state.get("cache", REVALIDATE))
     headers.add_vary_header("HX-Request")
+
+
+def _personal(headers: MutableHeaders) -> None:
+    """No cache that several people share keeps it, and what one reader has is not shown to the next."""
+    headers["cache-control"] = headers["cache-control"].replace("public", "private")
+    headers.add_vary_header("Cookie, Authorization")
 
 
 def secure(headers: MutableHeaders, *, plots: bool = False, embedded: bool = False) -> None:

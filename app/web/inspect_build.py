@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
 from app.errors import BadRequest
@@ -41,7 +40,7 @@ def on_attention(reads: Sequence[str]) -> bool:
 
 
 async def result(
-    state: State, db: AsyncConnection, run: PromptRun, saes: Sequence[Read], query: c.InspectState, text: str, *,
+    state: State, run: PromptRun, saes: Sequence[Read], query: c.InspectState, text: str, *,
     chat: bool, subject: str, kept: str | None, vocabulary: Vocabulary | None,
 ) -> c.InspectResult:  # fmt: skip
     """
@@ -53,10 +52,10 @@ async def result(
             f"The text has no token {query.token}; its tokens are 0 to {len(run.pieces) - 1}.", token=query.token
         )
     pins = {sae.address: pinned(query.pin, sae, saes) for sae in saes}
-    among = await _labelled(db, run, saes, query)
+    among = await _labelled(state, run, saes, query)
     ranked: dict[str, list[Ranked]] = {}
     for sae in saes:
-        scale = await _scale(state, db, sae, run.readings[sae.revision])
+        scale = await _scale(state, sae, run.readings[sae.revision])
         ranked[sae.address] = rank(
             run.readings[sae.revision], scale, token=query.token, by=query.sort, top=query.top, densest=query.densest,
             among=among.get(sae.address),
@@ -67,7 +66,7 @@ async def result(
             if mine
             else []
         )
-    summaries = await _summaries(db, saes, ranked, pins, run, query)
+    summaries = await _summaries(state, saes, ranked, pins, run, query)
     return c.InspectResult(
         run=kept,
         subject=subject,
@@ -133,16 +132,14 @@ def expected(run: PromptRun, token: int | None, vocabulary: Vocabulary | None) -
     return [c.Expected(token=vocabulary.text(i), token_id=i, probability=math.exp(x)) for i, x in found]
 
 
-async def _scale(state: State, db: AsyncConnection, sae: Read, reading: Reading) -> Scale:
+async def _scale(state: State, sae: Read, reading: Reading) -> Scale:
     if sae.record is not None:
-        return await state.scale(db, sae.record)
+        return await state.scale(None, sae.record)
     n = int(reading.latent.max(initial=0)) + 1  # of a revision that is gone nothing is known
     return Scale(np.zeros(n, np.float32), np.full(n, 1e-4, np.float32))
 
 
-async def _labelled(
-    db: AsyncConnection, run: PromptRun, saes: Sequence[Read], query: c.InspectState
-) -> dict[str, set[int]]:
+async def _labelled(state: State, run: PromptRun, saes: Sequence[Read], query: c.InspectState) -> dict[str, set[int]]:
     """Where a label is asked for: which active latents have it, by SAE."""
     if not query.label:
         return {}
@@ -154,13 +151,15 @@ async def _labelled(
         for index in active(run.readings[sae.revision], query.token).tolist()
     ]
     out: dict[str, set[int]] = {sae.address: set() for sae in saes}
-    for sae_id, index in await q.labelled(db, pairs, query.label):
+    async with state.reads.connect() as db:
+        found = await q.labelled(db, pairs, query.label)
+    for sae_id, index in found:
         out[there[sae_id]].add(index)
     return out
 
 
 async def _summaries(
-    db: AsyncConnection,
+    state: State,
     saes: Sequence[Read],
     ranked: dict[str, list[Ranked]],
     pins: dict[str, list[int]],
@@ -174,7 +173,7 @@ async def _summaries(
         wanted |= {(sae.record.id, r.index) for r in ranked[sae.address]}
         wanted |= {(sae.record.id, index) for index in pins[sae.address]}
         wanted |= {(sae.record.id, index) for index, _ in _taken(run.readings[sae.revision], query.token)}
-    return await q.get_summaries_of(db, sorted(wanted))
+    return await state.summaries.get(wanted)
 
 
 def _taken(reading: Reading, token: int | None) -> list[tuple[int, float]]:

@@ -11,24 +11,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from starlette.requests import ClientDisconnect
 
 from app import urls
-from app.errors import BadRequest, SaescopeError, UnknownInspection
+from app.errors import BadRequest, SaescopeError, UnknownInspection, UnknownSAE
 from app.live.packed import pack, unpack
 from app.live.prompt import PromptRun
 from app.store import inspections
 from app.store import queries as q
 from app.store.plain import storable
+from app.store.reader import reader
 from app.web import build
 from app.web import contexts as page_contexts
 from app.web import inspect_contexts as c
 from app.web.api_examples import INSPECT
 from app.web.forms import filled, form_fields
 from app.web.gone import while_there
+from app.web.identity import Entry
 from app.web.inspect_build import Read, result
 from app.web.limits import about_tokens, client_of
 from app.web.refusals import READING, refused
 from app.web.rendering import render_block
 from app.web.routes import html, json_of, state_of
-from app.web.state import target
+from app.web.state import State, target
 
 router = APIRouter(tags=["live"])
 Asked = Annotated[c.InspectQuery, Query()]
@@ -56,7 +58,32 @@ async def chosen(db: AsyncConnection, asked: list[str], known: list[q.SAERecord]
     addresses = [name.partition("@") for name in names if name == storable(name)]
     pinned = [(slug, revision) for slug, at, revision in addresses if at]
     there = {f"{slug}@{r}": sae for (slug, r), sae in (await q.find_revisions(db, pinned)).items()} if pinned else {}
-    found = [there.get(name) or newest.get(name) or await q.get_sae(db, name) for name in names]
+    return of_one_subject([there.get(name) or newest.get(name) or await q.get_sae(db, name) for name in names])
+
+
+async def named(state: State, names: list[str]) -> list[q.SAERecord]:
+    """The SAEs asked for, or the only one there is.
+
+    Raises:
+        UnknownSAE: one is not here.
+        BadRequest: they read different subjects, or none is named and there is not exactly one.
+    """
+    if not names:
+        async with state.reads.connect() as db:
+            known = await q.list_saes(db)
+        if len(known) != 1:
+            raise BadRequest("Say which SAE with 'sae'; there is not exactly one here.")
+        return known
+    told = await state.saes.get(names)
+    found = []
+    for name in dict.fromkeys(names):
+        if isinstance(sae := told[name], UnknownSAE):
+            raise sae
+        found.append(sae)
+    return of_one_subject(found)
+
+
+def of_one_subject(found: list[q.SAERecord]) -> list[q.SAERecord]:
     if len({(sae.subject_path, sae.subject_sha256) for sae in found}) > 1:
         told = ", ".join(f"{sae.slug} reads {sae.subject}" for sae in found)
         raise BadRequest(f"SAEs that are inspected together must read one subject; {told}.")
@@ -108,10 +135,9 @@ async def answered(
     state = state_of(request)
     reads = [Read(sae.slug, sae.revision, sae, sae.pinned) for sae in saes]
     vocabulary = await state.vocabulary(saes[0])
-    async with state.reads.connect() as db:
-        return await result(
-            state, db, run, reads, query, text, chat=chat, subject=saes[0].subject, kept=kept, vocabulary=vocabulary
-        )
+    return await result(
+        state, run, reads, query, text, chat=chat, subject=saes[0].subject, kept=kept, vocabulary=vocabulary
+    )
 
 
 async def load_inspect(request: Request, query: c.InspectQuery) -> c.InspectPage:
@@ -161,10 +187,11 @@ async def load_run(request: Request, name: str, query: c.InspectState) -> c.Insp
                 vocabulary = await state.vocabulary(first)
             except SaescopeError:  # the subject's files are gone; what was kept is shown all the same
                 vocabulary = None
-        shown = await result(
-            state, db, run, saes, query, record.text, chat=record.chat, subject=record.subject, kept=name,
-            vocabulary=vocabulary,
-        )  # fmt: skip
+    if (who := reader.get()).shared is not None and who.role is None:  # the link tells of this run alone
+        known = [sae for sae in known if sae.slug in record.slugs]
+    shown = await result(
+        state, run, saes, query, record.text, chat=record.chat, subject=record.subject, kept=name, vocabulary=vocabulary
+    )
     asked = c.InspectQuery(
         **query.model_dump(), sae=[sae.address for sae in saes], text=record.text, chat=record.chat,
         predict=run.predictions is not None,
@@ -193,6 +220,7 @@ async def keep(
             db, subject=saes[0].subject, text=text, chat=chat,
             saes=[(sae.slug, sae.revision) for sae in saes], data=data,
         )  # fmt: skip
+    request.state.audit = Entry("kept a prompt run", urls.inspect(name))
     return name, run
 
 
@@ -296,17 +324,20 @@ async def run_page(request: Request, run: str, query: Shown) -> Response:
     return shown_as(request, await load_run(request, run, query))
 
 
+@router.post("/inspect/{run}/delete", include_in_schema=False)
+async def delete_run(request: Request, run: str) -> Response:
+    async with state_of(request).database.begin() as db:
+        await inspections.remove(db, run)
+    return RedirectResponse(urls.inspect(), status_code=303)
+
+
 @router.post("/api/inspect", response_model=c.InspectResult, responses=refused(*READING))
 async def api_inspect(request: Request, body: Annotated[c.InspectBody, Body(openapi_examples=INSPECT)]) -> Response:
     """Read a prompt with one or more SAEs: its tokens and the strongest features."""
     names = [body.sae] if isinstance(body.sae, str) else body.sae or []
     state, name = state_of(request), None
     with state.engine.expecting():
-        async with state.reads.connect() as db:
-            known = [] if names else await q.list_saes(db)
-            if not names and len(known) != 1:
-                raise BadRequest("Say which SAE with 'sae'; there is not exactly one here.")
-            saes = await chosen(db, names, known)
+        saes = await named(state, names)
         if body.keep:
             name, run = await keep(request, saes, body.text, chat=body.chat, predict=body.predict)
         else:

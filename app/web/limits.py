@@ -17,6 +17,7 @@ from fastapi import Request
 
 from app.errors import ClientBusy, ClientRate
 from app.settings import Settings
+from app.store.reader import reader
 from app.web.guard import is_loopback
 
 REQUESTS, TOKENS = 8, 100_000  # where the settings are unset and others can reach the server
@@ -37,8 +38,15 @@ class Limits:
     has all its tokens, so it can be forgotten: at most ``known`` clients are remembered, and those at work."""
 
     def __init__(
-        self, requests: int, tokens: int, *, known: int = KNOWN, clock: Callable[[], float] = time.monotonic
+        self,
+        requests: int,
+        tokens: int,
+        *,
+        known: int = KNOWN,
+        clock: Callable[[], float] = time.monotonic,
+        what: str = "waiting for the model",
     ) -> None:
+        self._what = what
         self._requests, self._tokens, self._known, self._clock = requests, tokens, known, clock
         self._accounts: OrderedDict[str, Account] = OrderedDict()
         self._lock = threading.Lock()
@@ -46,9 +54,14 @@ class Limits:
     @classmethod
     def of(cls, settings: Settings) -> "Limits":
         """As set; unset, there are none where only this machine can reach the server."""
-        alone = is_loopback(settings.host) and not settings.proxies
+        alone = is_loopback(settings.host) and not settings.proxies and not settings.team
         given = ((settings.client_requests, REQUESTS), (settings.client_tokens, TOKENS))
         return cls(*(value if value is not None else 0 if alone else usual for value, usual in given))
+
+    @classmethod
+    def of_searches(cls, settings: Settings) -> "Limits":
+        """As many at once as requests to the model, and beside them."""
+        return cls(cls.of(settings)._requests, 0, what="being searched for")
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -102,7 +115,7 @@ class Limits:
     def _check(self, account: Account) -> None:
         if self._requests and account.running >= self._requests:
             raise ClientBusy(
-                f"{account.running} of your requests are waiting for the model already, which is as many as one client "
+                f"{account.running} of your requests are {self._what} already, which is as many as one client "
                 "may have; wait until one is answered.",
                 limit=self._requests,
                 retry_after=1,
@@ -122,7 +135,15 @@ def about_tokens(text: str) -> int:
 
 
 def client_of(request: Request) -> str:
-    """Who asks: an IPv4 address, or the 64 bits of an IPv6 one that name a network, since one host has all below."""
+    """Who asks: an API token, an account; else an IPv4 address, or the 64 bits of an IPv6 one that name a network, as
+    one host has all below."""
+    who = reader.get()
+    if who.account is not None:
+        return f"token {who.token}" if who.token is not None else f"account {who.account}"
+    return address_of(request)
+
+
+def address_of(request: Request) -> str:
     host = request.client.host if request.client else ""
     try:
         address = ipaddress.ip_address(host)

@@ -5,10 +5,12 @@ from typing import Annotated
 from fastapi import APIRouter, Body, Request
 from fastapi.responses import Response
 
+from app import urls
 from app.errors import BadRequest, BodyTooLong, TooLarge, UnknownItem, UnknownList
 from app.store import lists as store
 from app.web import list_contexts as c
 from app.web.api_examples import ITEM_EDIT, ITEMS, LIST, LIST_EDIT
+from app.web.identity import Entry
 from app.web.list_items import drafts
 from app.web.lists import change_item, load_list, number
 from app.web.refusals import refused
@@ -21,8 +23,10 @@ async def create(request: Request, body: c.ListBody, places: list[str] | None = 
     """A new list with its items, or none at all; its name."""
     async with state_of(request).database.begin() as db:
         items = await drafts(db, body.items, places or ())
-        about = body.model_dump(include={"title", "description", "tags", "author"})
-        return await store.create(db, store.ListDraft(**about), items)
+        about = body.model_dump(include={"title", "description", "tags", "author", "visibility"})
+        name = await store.create(db, store.ListDraft(**about), items)
+    request.state.audit = Entry("", urls.list_page(name))
+    return name
 
 
 @router.post("/api/lists", response_model=c.ListPage)
@@ -36,9 +40,13 @@ async def api_edit(
     request: Request, name: str, body: Annotated[c.ListEdit, Body(openapi_examples=LIST_EDIT)]
 ) -> Response:
     """Change a list's title, description, tags or author; its address stays."""
+    before, values = await load_list(request, name, None), body.model_dump(exclude_none=True)
     async with state_of(request).database.begin() as db:
-        await store.edit(db, name, **body.model_dump(exclude_none=True))
-    return json_of(await load_list(request, name, None))
+        await store.edit(db, name, **values)
+    try:
+        return json_of(await load_list(request, name, None))
+    except UnknownList:  # hidden from whoever changed it, too
+        return json_of(before.model_copy(update=values))
 
 
 @router.post("/api/lists/{name}/items", response_model=c.ListPage)

@@ -1,6 +1,7 @@
 """Items of lists as pages show them: each with what is here of it, or why it is not."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -15,6 +16,8 @@ from app.subject.tokens import Vocabulary
 from app.web import build
 from app.web import list_contexts as c
 from app.web.features import Vocabularies
+
+NAMED = 80  # characters of a run's text, which it goes by
 
 
 async def shown(vocabulary: Vocabularies, db: AsyncConnection, items: Sequence[ItemRecord]) -> list[c.Listed]:
@@ -39,6 +42,14 @@ async def shown(vocabulary: Vocabularies, db: AsyncConnection, items: Sequence[I
             case Region():
                 out.append(_region(item, one, (one.slug, one.revision) in saes, regions.get(one)))
     return out
+
+
+async def labelled(db: AsyncConnection, items: Sequence[ItemRecord]) -> list[ItemRecord]:
+    """With the beginning of its text for each run that is shown to whoever asks; lists keep none of it."""
+    named = {item.id: one.name for item in items if isinstance(one := parse(item.reference), Run)}
+    runs = await listed.get_runs(db, list(named.values()))
+    texts = {item: runs[name].text[:NAMED] for item, name in named.items() if name in runs}
+    return [replace(item, label=texts.get(item.id, item.label)) for item in items]
 
 
 async def _vocabulary(known: Vocabularies, sae: SAERecord | None) -> Vocabulary | None:
@@ -90,7 +101,7 @@ def _run(item: ItemRecord, one: Run, kept: listed.KeptRun | None) -> c.Listed:
     if kept is None:
         out.gone = f"Run {one.name} is not here."
         return out
-    out.url, out.label = urls.inspect(one.name), item.label or kept.text[:80]
+    out.url, out.label = urls.inspect(one.name), kept.text[:NAMED]
     out.run = c.ListedRun(
         run=one.name, subject=kept.subject, text=kept.text, length=kept.length, saes=kept.saes, made=kept.made
     )
@@ -113,5 +124,5 @@ def _region(item: ItemRecord, one: Region, there: bool, kept: listed.KeptRegion 
 
 def summary(record: ListRecord) -> dict[str, object]:
     """The fields of a ListSummary."""
-    names = ("title", "description", "tags", "author", "made", "changed", "count")
+    names = ("title", "description", "tags", "author", "visibility", "made", "changed", "count")
     return {**{name: getattr(record, name) for name in names}, "name": record.slug, "url": urls.list_page(record.slug)}

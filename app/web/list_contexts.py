@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from app.roles import Visibility
 from app.store.lists import MOST_ITEMS, Way
 from app.store.plain import storable
 from app.web.contexts import Glimpse, Note
@@ -47,6 +48,8 @@ Author = Annotated[str, Field(max_length=100), AfterValidator(_line)]
 NoteText = Annotated[str, Field(max_length=LONGEST_NOTE), AfterValidator(_text)]
 Tags = Annotated[list[str], BeforeValidator(_several), AfterValidator(_tags)]
 Kind = Literal["feature", "run", "region"]
+Shown = Literal["team", "public"]
+_SEEN = "In team mode, who may see it: private, team or public."
 _TAGS = "Words to find it by; in a form, separated by commas."
 
 
@@ -80,6 +83,7 @@ class ListBody(BaseModel):
     description: Description = Field(default="", description="What it is for.")
     tags: Tags = Field(default=[], description=_TAGS)
     author: Author = Field(default="", description="Who made it.")
+    visibility: Visibility = Field(default="team", description=_SEEN)
     items: list[ItemBody] = Field(default=[], max_length=MOST_ITEMS, description="What it holds, in order.")
 
 
@@ -92,6 +96,7 @@ class ListEdit(BaseModel):
     description: Description | None = Field(default=None, description="What it is for.")
     tags: Tags | None = Field(default=None, description=_TAGS)
     author: Author | None = Field(default=None, description="Who made it.")
+    visibility: Visibility | None = Field(default=None, description=_SEEN)
 
 
 class ItemsBody(BaseModel):
@@ -119,6 +124,7 @@ class NoteBody(BaseModel):
 
     text: NoteText = Field(description="Plain text; an empty line parts paragraphs.")
     author: Author = Field(default="", description="Who writes it.")
+    visibility: Shown = Field(default="team", description="In team mode, who may see this version: team or public.")
     after: int | None = Field(
         default=None,
         ge=0,
@@ -134,6 +140,7 @@ class ListForm(BaseModel):
     description: Description = ""
     tags: Tags = []
     author: Author = ""
+    visibility: Visibility | None = None  # as it is; of a new list, the team's
 
 
 class ItemForm(BaseModel):
@@ -153,6 +160,7 @@ class AddForm(BaseModel):
 class NoteForm(BaseModel):
     text: NoteText = ""
     author: Author = ""
+    visibility: Shown = "team"
     after: int = Field(default=0, ge=0, lt=2**63)
 
 
@@ -226,6 +234,7 @@ class ListSummary(BaseModel):
     description: str
     tags: list[str]
     author: str
+    visibility: Visibility
     made: datetime
     changed: datetime
     count: int

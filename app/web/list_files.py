@@ -22,6 +22,7 @@ _TEXTS = ("label", "comment", "tags")
 def as_body(record: ListRecord, items: Sequence[ItemRecord]) -> dict[str, Any]:
     """The list as POST /api/lists takes it."""
     about = {"title": record.title, "description": record.description, "tags": record.tags, "author": record.author}
+    about |= {"visibility": record.visibility}
     return about | {"items": [_item(one) for one in items]}
 
 

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.errors import BadRequest
 from app.store import tables as t
 from app.store.glimpses import get_shown
-from app.store.listed import get_regions, get_runs
+from app.store.listed import get_regions, runs_there
 from app.store.lists import ItemDraft
 from app.store.queries import SAERecord, find_named
 from app.store.references import Feature, Reference, Region, Run, parse, pinned
@@ -73,7 +73,12 @@ async def drafts(db: AsyncConnection, items: Sequence[ItemBody], places: Sequenc
             wanted.append(reference(item))
     found, labels = await _found(db, wanted, where)
     return [
-        ItemDraft(str(one), labels.get(one) or item.label, item.comment, item.tags)
+        ItemDraft(
+            str(one),
+            labels.get(one, "") if isinstance(one, Run) and one in labels else labels.get(one) or item.label,
+            item.comment,
+            item.tags,
+        )
         for one, item in zip(found, items, strict=True)
     ]
 
@@ -110,8 +115,8 @@ async def _found(
     labels: dict[Reference, str] = {
         here[key]: latent.latent.label for key, latent in (await get_shown(db, list(here))).items()
     }
-    runs = await get_runs(db, [one.name for one in found if isinstance(one, Run)])
-    labels |= {Run(name): run.text[:80] for name, run in runs.items()}
+    runs = await runs_there(db, [one.name for one in found if isinstance(one, Run)])
+    labels |= {Run(name): "" for name in runs}  # whoever may see it is told its text when the list is shown
     regions = await get_regions(db, [one for one in found if isinstance(one, Region)])
     return found, labels | {one: kept.name for one, kept in regions.items()}
 

@@ -9,11 +9,12 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from app import urls
 from app.errors import BadRequest, UnknownItem, UnknownList
 from app.store import lists as store
+from app.store.reader import reader
 from app.store.references import MOST_IN_LINK, link, parse
 from app.web import list_contexts as c
 from app.web.fields import Label
 from app.web.forms import filled, form_fields
-from app.web.list_build import shown, summary
+from app.web.list_build import labelled, shown, summary
 from app.web.list_files import as_csv, as_json
 from app.web.refusals import refused
 from app.web.routes import html, json_of, state_of
@@ -40,7 +41,8 @@ async def load_list(request: Request, name: str, cursor: str | None) -> c.ListPa
         record = await store.get_list(db, name)
         items, following = await store.get_items(db, record.id, cursor=cursor or None, limit=ITEMS)
         listed = await shown(state.vocabulary, db, items)
-    share = urls.change_list(name, "link") if 0 < record.count <= MOST_IN_LINK else None
+    opened = reader.get().shared is not None and reader.get().role is None  # by a link, which opens nothing else
+    share = urls.change_list(name, "link") if 0 < record.count <= MOST_IN_LINK and not opened else None
     return c.ListPage(**summary(record), items=listed, next=following, cursor=cursor or None, share=share)
 
 
@@ -59,7 +61,7 @@ async def lists(request: Request, q: Text = "", tag: Tag = "", cursor: Cursor = 
 async def start_list(request: Request) -> Response:
     form = filled(c.ListForm, await form_fields(request))
     async with state_of(request).database.begin() as db:
-        name = await store.create(db, store.ListDraft(**form.model_dump()))
+        name = await store.create(db, store.ListDraft(**form.model_dump(exclude_none=True)))
     return RedirectResponse(urls.list_page(name), status_code=303)
 
 
@@ -78,7 +80,7 @@ async def whole(request: Request, name: str) -> tuple[store.ListRecord, list[sto
     async with state_of(request).database.connect() as db:
         record = await store.get_list(db, name)
         items, _ = await store.get_items(db, record.id)
-    return record, items
+        return record, await labelled(db, items)
 
 
 @router.get("/lists/{name}/link", include_in_schema=False)
@@ -113,7 +115,7 @@ async def export_csv(request: Request, name: str) -> Response:
 async def edit_list(request: Request, name: str) -> Response:
     form = filled(c.ListForm, await form_fields(request))
     async with state_of(request).database.begin() as db:
-        await store.edit(db, name, **form.model_dump())
+        await store.edit(db, name, **form.model_dump(exclude_none=True))
     return RedirectResponse(urls.list_page(name), status_code=303)
 
 

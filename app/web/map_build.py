@@ -14,11 +14,20 @@ from app.web.place_contexts import FeatureMap, MapGroupLink
 METHODS = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
 
 
+def name_of(method: str, on: str, beside: list[str]) -> str:
+    others = ", ".join(one.partition("@")[0] for one in beside)
+    return f"{METHODS[method]} of {on}" + (f" with {others}" if others else "")
+
+
 def summary(sae: SAERecord, found: m.MapRecord) -> c.MapSummary:
-    names = ("method", "on", "version", "placed", "unplaced", "clustered", "quality", "seconds", "made")
+    names = (
+        "method", "on", "version", "placed", "unplaced", "clustered", "quality", "seconds", "made", "beside",
+        "together",
+    )  # fmt: skip
     return c.MapSummary(
         **{name: getattr(found, name) for name in names},
-        name=f"{METHODS[found.method]} of {found.on}",
+        structure=c.MapStructure(**found.structure) if found.structure else None,
+        name=name_of(found.method, found.on, found.beside),
         url=urls.map_json(sae.address, found.version),
         page=urls.map_page(sae.address, map=found.version),
     )
@@ -46,7 +55,7 @@ def _regions(sae: SAERecord, version: str, clusters: list[ClusterRow]) -> list[c
 
 
 def cluster(sae: SAERecord, version: str, one: ClusterRow) -> c.MapCluster:
-    names = ("id", "name", "terms", "size", "alive", "density", "x", "y")
+    names = ("id", "name", "named_by", "terms", "size", "alive", "density", "x", "y")
     return c.MapCluster(
         **{name: getattr(one, name) for name in names},
         url=urls.feature(sae.address, one.centre),
@@ -98,9 +107,14 @@ def feature_map(sae: SAERecord, index: int, found: Whereabouts) -> FeatureMap:
 def scripted(page: c.MapPage) -> dict[str, Any]:
     """What the page's script starts from."""
     names = {"version", "placed", "tiles", "density", "regions", "name"}
+    two = page.beside
     return {
         "map": page.map and page.map.model_dump(mode="json", include=names),
         "links": urls.map_links(page.address),
-        "query": page.query.model_dump(),
         "features": page.n_latents,
-    }
+        "beside": two
+        and {
+            "map": two.map.model_dump(mode="json", include=names), "links": urls.map_links(two.address),
+            "same": two.same, "aligned": two.aligned,
+        },
+    }  # fmt: skip

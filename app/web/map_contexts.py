@@ -23,9 +23,20 @@ class MapQuality(BaseModel):
     sample: int
 
 
+class MapStructure(BaseModel):
+    """How latents are spread and grouped; app.atlas.structure has the definitions."""
+
+    nearest_cosine: float
+    variance: float
+    silhouette: float | None
+    spread: float
+    sample: int
+
+
 class MapSummary(BaseModel):
     """A map: its layout's ``method``, what makes latents near (``on``), how many are ``placed``, how many are in a
-    cluster. ``quality`` is that of its method beside PCA's; ``page`` is where it is drawn."""
+    cluster. ``quality`` is that of its method beside PCA's; ``page`` is where it is drawn. ``beside`` are the other
+    SAEs of its frame, and ``together`` is that frame's name."""
 
     name: str
     method: str
@@ -35,6 +46,9 @@ class MapSummary(BaseModel):
     unplaced: int
     clustered: int
     quality: dict[str, MapQuality]
+    structure: MapStructure | None
+    beside: list[str]
+    together: str | None
     seconds: float
     made: datetime
     url: str
@@ -48,10 +62,12 @@ class MapList(BaseModel):
 
 class MapCluster(BaseModel):
     """Latents that lie close together. ``x`` and ``y`` (0 to 65,535, y upwards) are where its middle latent is, to
-    which ``url`` leads; ``density`` is the median of those alive; ``page`` lists them."""
+    which ``url`` leads; ``density`` is the median of those alive; ``page`` lists them. ``named_by`` is the language
+    model that named it, null where its terms do."""
 
     id: int
     name: str
+    named_by: str | None
     terms: list[str]
     size: int
     alive: int
@@ -97,6 +113,13 @@ class MapQuery(Asked):
     within: str = Field(default="", max_length=12_000, description="Mark what is in an outline: 0,0 900,0 900,500.")
     feature: int | None = Field(default=None, ge=0, lt=2**31, description="Hold this feature, with its company.")
     text: str | None = Field(default=None, max_length=LONGEST, description="Light the map up with what fires on this.")
+    beside: Label = Field(default="", max_length=200, description="A second map: a map's version or an SAE.")
+    side: Literal["left", "right"] = Field(default="left", description="Whose latents are marked and held.")
+    x2: float | None = Field(default=None, ge=0, le=65_536, description="The middle of the second map's view.")
+    y2: float | None = Field(default=None, ge=0, le=65_536, description="The same, upwards.")
+    z2: float = Field(default=0, ge=0, le=DEEPEST, description="Zoom of the second map.")
+    lock: bool = Field(default=False, description="Maps in one frame move together.")
+    lines: bool = Field(default=False, description="Draw lines between the two maps' matched latents.")
 
     def filters(self) -> dict[str, str]:
         """What is marked, as the feature table's URL says it."""
@@ -161,9 +184,64 @@ class MapSpot(BaseModel):
     company: list[MapCompanion]
 
 
+class MapOther(BaseModel):
+    """What can stand beside a map: ``value`` for ``?beside=``; ``aligned``: in the same frame."""
+
+    value: str
+    name: str
+    aligned: bool
+
+
+class MapPair(BaseModel):
+    """A latent of the left map and its counterpart on the right; ``cosine`` is of their decoder rows, null where they
+    are one and the same."""
+
+    left: int
+    right: int
+    cosine: float | None
+    x: int
+    y: int
+    x2: int
+    y2: int
+
+
+class MapMatch(BaseModel):
+    """The counterpart of a marked latent (``of``) on the other map."""
+
+    of: int
+    index: int
+    label: str
+    url: str
+    cosine: float
+
+
+class MapBeside(BaseModel):
+    """The second map. ``same``: of the same weights, so that a latent's counterpart is itself; else it is the one that
+    is its nearest by decoder cosine while it is that one's. ``marks`` are counterparts, on the map that ``?side=`` does
+    not name, of the latents ``of``; ``matched`` counts them, ``items`` are the first; ``spot`` is the held feature's,
+    with their ``cosine``. ``pairs``, for ``?lines=1``, are those that are marked, else the closest. ``aligned``: both
+    maps share a frame; ``alone`` is its own page."""
+
+    sae: str
+    revision: str
+    address: str
+    map: MapData
+    same: bool
+    aligned: bool
+    marks: MapMarks | None
+    of: list[int]
+    matched: int
+    items: list[MapMatch]
+    spot: MapSpot | None
+    cosine: float | None
+    pairs: list[MapPair]
+    alone: str
+
+
 class MapPage(BaseModel):
-    """A map's page. ``maps`` are all of the SAE's; ``map`` is the one shown, null where there is none; ``told`` says
-    what of the query could not be done."""
+    """A map's page. ``maps`` are all of the SAE's; ``map`` is the one shown, null where there is none; ``others`` can
+    stand beside it, ``beside`` does; ``marked`` is the SAE whose latents are marked and held; ``told`` says what of the
+    query could not be done."""
 
     sae: str
     revision: str
@@ -172,6 +250,9 @@ class MapPage(BaseModel):
     query: MapQuery
     maps: list[MapSummary]
     map: MapData | None
+    others: list[MapOther]
+    beside: MapBeside | None
+    marked: str
     found: MapFound | None
     spot: MapSpot | None
     told: str | None
@@ -186,7 +267,7 @@ class Term(BaseModel):
 
 class MapGroupPage(BaseModel):
     """A region or a cluster: its size and terms, the latent in its middle (``centre``) and where that is, its features'
-    density, and the densest of its features; ``on_map`` is the map there."""
+    density, and the densest of its features; ``on_map`` is the map there. ``named_by``: see MapCluster."""
 
     sae: str
     revision: str
@@ -196,6 +277,7 @@ class MapGroupPage(BaseModel):
     kind: Literal["region", "cluster"]
     id: int
     name: str
+    named_by: str | None
     terms: list[Term]
     size: int
     alive: int

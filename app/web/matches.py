@@ -9,7 +9,7 @@ from app.store.decoders import Decoder
 from app.store.matching import Nearest, nearest
 from app.store.queries import SAERecord
 
-KEPT = 8
+KEPT = 64
 
 
 @dataclass
@@ -25,6 +25,8 @@ class Matches:
             DecoderUnavailable, TooLarge: they cannot be matched; says why.
         """
         key = a.id, b.id
+        if (known := self._known.get((b.id, a.id))) is not None and key not in self._known:
+            return Nearest(known.to_a, known.cosine_a, known.to_b, known.cosine_b)
         if key not in self._known:
             async with self._turn:
                 if key not in self._known:

@@ -24,8 +24,8 @@ router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, 
 
 def note_of(record: store.NoteRecord) -> Note:
     return Note(
-        id=record.id, text=record.text, author=record.author, made=record.made, sae=record.slug,
-        revision=record.revision,
+        id=record.id, text=record.text, author=record.author, visibility=record.visibility, made=record.made,
+        sae=record.slug, revision=record.revision,
     )  # fmt: skip
 
 
@@ -48,9 +48,10 @@ async def load_notes(request: Request, slug: str, index: int) -> c.NotesPage:
     return c.NotesPage(sae=sae.slug, revision=sae.revision, address=sae.address, index=index, items=items)
 
 
-async def write(request: Request, slug: str, index: int, text: str, author: str, after: int | None) -> None:
+async def write(request: Request, slug: str, index: int, form: c.NoteForm | c.NoteBody) -> None:
     async with state_of(request).database.begin() as db:
-        await store.write(db, await find(db, slug, index), index, text, author=author, after=after)
+        sae = await find(db, slug, index)
+        await store.write(db, sae, index, form.text, author=form.author, after=form.after, visibility=form.visibility)
 
 
 @router.get("/saes/{slug}/features/{index}/notes.json", response_model=c.NotesPage)
@@ -69,7 +70,7 @@ async def post_note(request: Request, slug: str, index: str) -> Response:
     """Where another has written meanwhile, nothing is lost: the page shows both."""
     form = filled(c.NoteForm, await form_fields(request))
     try:
-        await write(request, slug, whole(index), form.text, form.author, form.after)
+        await write(request, slug, whole(index), form)
     except NoteChanged as error:
         page = await load_notes(request, slug, whole(index))
         shown = render_page("notes.html", request=request, page=page, error=error.message, text=form.text)
@@ -84,5 +85,5 @@ async def api_note(
     request: Request, slug: str, index: str, body: Annotated[c.NoteBody, Body(openapi_examples=NOTE)]
 ) -> Response:
     """Write a feature's note; earlier versions stay in its history."""
-    await write(request, slug, whole(index), body.text, body.author, body.after)
+    await write(request, slug, whole(index), body)
     return json_of(await load_notes(request, slug, whole(index)))

@@ -97,7 +97,8 @@ def explanation() -> Explanation:
     }  # fmt: skip
     return Explanation(
         id=1, sign=1, method="token-rules", model=None, author=None, label="signed, sign, a treaty",
-        text="fires on “signed”, “sign”; at the end of “a treaty”", made="2026-01-02T03:04:05+00:00", votes=0,
+        failure=None, text="fires on “signed”, “sign”; at the end of “a treaty”",
+        made="2026-01-02T03:04:05+00:00", votes=0,
         how="A rule learned on train documents, with no language model", chosen=False, earlier=[],
         scores=[ExplanationScore(**windows), ExplanationScore(**rare)],
     )  # fmt: skip
@@ -205,7 +206,8 @@ def result(**changes: Any) -> RunResult:
 
 def run(state: str, **changes: Any) -> RunView:
     made = RunView(
-        id=3, state="running", said=SAID["running"], already=False, saes=[result()], corpus="pkg:brown",
+        id=3, kind="harvest", called="Harvest", part=None, whole=None,
+        state="running", said=SAID["running"], already=False, saes=[result()], corpus="pkg:brown",
         tokens=250_000, total=1_000_000, stage=None, resumed=0, tokens_per_second=6500.0, seconds=38.0,
         seconds_left=115.0, duration=None, message=None, notes=[], skipped=0, skipped_named=[], command={},
         command_line="saescope harvest", created=EPOCH, started=EPOCH, beat=EPOCH, finished=None, refresh=True,
@@ -268,7 +270,9 @@ def two_prompts() -> tuple[d.TwoPromptsResult, list[d.DifferentLatent]]:
 
 
 def note(text: str) -> c.Note:
-    return c.Note(id=1, text=text, author="A reader", made=EPOCH, sae="an-sae", revision="fedcba9876")
+    return c.Note(
+        id=1, text=text, author="A reader", visibility="team", made=EPOCH, sae="an-sae", revision="fedcba9876"
+    )
 
 
 def listed() -> ListPage:
@@ -307,8 +311,8 @@ def listed() -> ListPage:
         Listed(id=4, kind="feature", reference="an-sae@fedcba9876/8", label="what it was", url=None, **common | gone),
     ]  # fmt: skip
     return ListPage(
-        name="a-list", title="A list", description="", tags=["law"], author="", made=EPOCH, changed=EPOCH, count=4,
-        url="#", items=items, next=None, cursor=None, share=None,
+        name="a-list", title="A list", description="", tags=["law"], author="", visibility="team", made=EPOCH,
+        changed=EPOCH, count=4, url="#", items=items, next=None, cursor=None, share=None,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ from markupsafe import Markup, escape
 
 # A path of this site as a word by itself; a full stop or bracket after it is not part of it.
 _PATH = re.compile(
-    r"(?<![^\s(\[\"“‘'])/(?:saes|lists|inspect|intervene|attribute|compare|contexts|search|harvests)"
+    r"(?<![^\s(\[\"“‘'])/(?:saes|lists|inspect|intervene|attribute|compare|contexts|search|harvests|training)"
     r"(?:[/?#][^\s<>\"'“”‘’]*)?(?=[\s.,;:!?)\]\"”’']|$)"
 )
 _AFTER = ".,;:!?)]"

@@ -21,7 +21,13 @@ TAGS = [
     {"name": "live", "description": "The subject run on a text: inspect, intervene, attribute."},
     {"name": "features", "description": "SAEs and their features, as they were harvested."},
     {"name": "lists", "description": "Lists of features, kept prompt runs and regions of maps."},
+    {
+        "name": "graphs",
+        "description": "Attribution graphs of other tools, and features as circuit-tracer asks for them.",
+    },
     {"name": "harvests", "description": "Harvests: start, watch, stop."},
+    {"name": "accounts", "description": "Accounts, share links and the audit log of an instance in team mode."},
+    {"name": "training", "description": "Training runs, with their logs."},
     {"name": "site", "description": "What is here, and whether it is up."},
 ]
 
@@ -48,7 +54,12 @@ def api_page(schema: dict[str, Any], base: str) -> ApiPage:
         if "properties" in model and name not in ("HTTPValidationError", "ValidationError")
     ]
     info = schema["info"]
-    return ApiPage(version=info["version"], text=_plain(info["description"]), parts=list(parts.values()), models=models)
+    return ApiPage(
+        version=info["version"],
+        text=_plain(info["description"]),
+        parts=[part for part in parts.values() if part.operations],
+        models=models,
+    )
 
 
 def _operation(method: str, path: str, told: dict[str, Any], whole: dict[str, Any], base: str) -> ApiOperation:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from jinja2_fragments import render_block as _render_block
 
 from app import __version__, urls
-from app.web import browse_charts, charts, examples
+from app.store.reader import may, reader
+from app.web import browse_charts, charts, evaluation_charts, examples, many_charts
 from app.web.aligned import aligned_heat, around, bos_marked, by_size, texts
-from app.web.formats import duration, exact, measured, percent, sig, thousands
+from app.web.formats import duration, exact, measured, number, percent, sig, thousands
 from app.web.heat import floats, heat, heat_row, visible
 from app.web.presets import PRESETS, preset_url
 from app.web.prose import prose
@@ -52,14 +52,40 @@ def environment() -> Environment:
         preset_url=preset_url,
         order=by_size,
         bos_marked=bos_marked,
+        drawings=evaluation_charts,
+        many_charts=many_charts,
+        who=reader.get,
+        may=may,
     )
     env.tests.update(in_pinned=lambda address: "@" in address)
-    env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration, exact=exact, prose=prose)
+    env.filters.update(percent=percent, sig=sig, thousands=thousands, duration=duration, exact=exact, prose=prose,
+                       number=number)  # fmt: skip
     return env
 
 
-def render_page(name: str, **context: Any) -> str:
-    return environment().get_template(name).render(**context)
+def _pieces(name: str, context: dict[str, Any], block: str | None = None) -> Iterator[str]:
+    """A page, or a block of it, as its template gives it. Macros refer to the context they were defined in, which
+    refers to them. Emptied, it lets go of what the page shows at once; else all of that would wait for the garbage
+    collector, which stops everyone for 30 ms then."""
+    env = environment()
+    template = env.get_template(name)
+    scope = template.new_context(context)
+    try:
+        yield from (template.root_render_func if block is None else template.blocks[block])(scope)
+    except Exception:
+        env.handle_exception()
+    finally:
+        scope.vars.clear()
+        scope.parent.clear()
+
+
+def render_page(name: str, /, **context: Any) -> str:
+    return "".join(_pieces(name, context))
+
+
+def render_block(name: str, block: str, /, **context: Any) -> str:
+    """The template's block ``block`` alone, for htmx."""
+    return "".join(_pieces(name, context, block))
 
 
 PAUSE = "\0"  # where a template stops for what is not there yet; no page holds one
@@ -69,14 +95,10 @@ def render_parts(name: str, **context: Any) -> Iterator[str]:
     """A page cut at the template's ``{{ PAUSE }}``. What comes after one is rendered when it is asked for, so what
     ``context`` holds may be filled in until then."""
     part: list[str] = []
-    for piece in environment().get_template(name).generate(PAUSE=PAUSE, **context):
+    for piece in _pieces(name, {"PAUSE": PAUSE, **context}):
         before, paused, after = piece.partition(PAUSE)
         part.append(before)
         if paused:
             yield "".join(part)
             part = [after]
     yield "".join(part)
-
-
-def render_block(name: str, block: str, **context: Any) -> str:
-    return _render_block(environment(), name, block, **context)

@@ -1,15 +1,16 @@
 """What the pages of harvests show, typed, and how rows become it."""
 
-import shlex
 from datetime import datetime
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app import urls
+from app.commands import command_line
 from app.corpus.document import corpus_name
-from app.jobs import options
 from app.store.run_queries import RunRecord
+from app.store.runs import Kind
+from app.web.job_contexts import JobsForm, called
 from app.web.metric_names import METRICS, measured_over
 
 RunState = Literal["queued", "running", "stopping", "stopped", "failed", "done", "lost"]
@@ -51,10 +52,12 @@ class RunResult(BaseModel):
 
 
 class RunView(BaseModel):
-    """A harvest: ``tokens`` of ``total`` are read, ``resumed`` of them by an earlier run of the same; ``stage`` is what
-    is done while none is read. ``lost`` is a run whose process died without a word."""
+    """A job. Of a harvest ``tokens`` of ``total`` are read, ``resumed`` of them by an earlier run of the same;
+    ``stage`` is what is done while none is read. ``lost`` is a run whose process died without a word."""
 
     id: int
+    kind: Kind
+    called: str  # what it does, in words
     state: RunState
     said: str  # the state in words
     already: bool  # every SAE was there, just so, before
@@ -63,6 +66,8 @@ class RunView(BaseModel):
     tokens: int
     total: int | None
     stage: str | None
+    part: int | None  # how much of the stage is done, of ``whole``; of jobs other than harvests
+    whole: int | None
     resumed: int
     tokens_per_second: float
     seconds: float  # of the pass so far
@@ -143,7 +148,8 @@ class StartBody(BaseModel):
 
 
 class HarvestsPage(BaseModel):
-    """/harvests: the runs, and a form to start one. ``worker`` is whether this server runs what it queues."""
+    """/harvests: the runs of every kind of job, and forms to start one. ``worker`` is whether this server runs what it
+    queues."""
 
     runs: RunList
     cursor: str | None
@@ -154,6 +160,7 @@ class HarvestsPage(BaseModel):
     error: str | None
     going: list[Going]  # what the form would drop, to be agreed to
     worker: bool
+    jobs: JobsForm  # forms of the other jobs
 
 
 class RunPage(BaseModel):
@@ -166,20 +173,25 @@ def view(run: RunRecord) -> RunView:
     stage = run.facts.get("stage") if run.open else None
     moving = run.state == "running" and not stage and run.tokens < (run.total or 0) and run.tokens_per_second > 0
     end = run.finished or run.beat
+    part, whole = (run.open and run.facts.get("part")) or (None, None)
     command = {name: run.command[name] for name in (*ORDER, *run.command) if name in run.command}
     saes = [_result(run, number) for number in range(len(run.slugs))]
     skipped = run.facts.get("skipped", {})
     already = bool(saes) and all(one.already for one in saes)
     return RunView(
         id=run.id,
+        kind=run.kind,
+        called=called(run.kind, run.command),
         state=run.state,
-        said="already harvested" if already else SAID[run.state],
+        said="already harvested" if already else _said(run),
         already=already,
         saes=saes,
         corpus=_corpus(run.command),
         tokens=run.tokens,
         total=run.total,
         stage=stage,
+        part=part,
+        whole=whole,
         resumed=run.resumed,
         tokens_per_second=round(run.tokens_per_second, 1),
         seconds=round(run.seconds, 2),
@@ -190,7 +202,7 @@ def view(run: RunRecord) -> RunView:
         skipped=skipped.get("count", 0),
         skipped_named=[f"{name} ({reason})" for name, reason in skipped.get("named", [])],
         command=command,
-        command_line=shlex.join(["saescope", "harvest", *options(command)]),
+        command_line=command_line(run.kind, command),
         created=run.created,
         started=run.started,
         beat=run.beat,
@@ -201,6 +213,10 @@ def view(run: RunRecord) -> RunView:
         forgettable=not run.open,
         url=urls.harvest_run(run.id),
     )
+
+
+def _said(run: RunRecord) -> str:
+    return "stopping" if run.state == "stopping" and run.kind != "harvest" else SAID[run.state]
 
 
 def _result(run: RunRecord, number: int) -> RunResult:
@@ -236,5 +252,5 @@ def _remedy(run: RunRecord) -> str | None:
         return None
     minutes = int((run.age or 0) // 60)
     since = f"{minutes} minute{'s' if minutes > 1 else ''}"
-    on = " Resume carries on from its checkpoint." if run.resumable else ""
+    on = " Resume carries on from what was kept." if run.resumable else ""
     return f"Nothing was heard of it for {since}: its process has died.{on}"

@@ -1,4 +1,4 @@
-"""Harvests: the page that lists and starts them, a run's own page, and their twins."""
+"""Harvests and other jobs: the page that lists and starts them, a run's own page, and their twins."""
 
 import re
 from typing import Annotated
@@ -21,12 +21,15 @@ from app.errors import (
 )
 from app.store import run_queries as q
 from app.store.overviews import list_revisions
+from app.store.queries import list_saes
 from app.web import run_form
 from app.web.api_examples import HARVEST
+from app.web.job_contexts import JobForm, JobsForm
 from app.web.refusals import refused
 from app.web.rendering import render_block, render_page
 from app.web.routes import html, json_of, state_of
 from app.web.run_contexts import Going, HarvestsPage, RunList, RunPage, RunView, StartBody, StartForm, view
+from app.web.spending import local, model_of
 
 router = APIRouter(tags=["harvests"], responses=refused(BadRequest, UnknownRun))
 PAGE = 30
@@ -63,6 +66,9 @@ async def load_page(
     state = state_of(request)
     async with state.database.connect() as db:
         there = await run_form.known(db, state.settings.home)
+        saes = [sae.slug for sae in await list_saes(db)]
+    model = model_of(state.settings)
+    jobs = JobsForm(saes=saes, model=model, local=bool(model) and local(state.settings), form=JobForm())
     first = StartForm(sae=next(iter(there.slugs), ""), model=next(iter(there.subjects), ""))
     return HarvestsPage(
         runs=await load_runs(request, cursor),
@@ -74,6 +80,7 @@ async def load_page(
         error=error,
         going=going or [],
         worker=state.settings.worker,
+        jobs=jobs,
     )
 
 
@@ -89,7 +96,7 @@ async def start(request: Request, form: StartForm) -> int:
     if form.replace and form.replacing is not None:
         async with state.database.connect() as db:
             run_form.confirm(form, slug, await list_revisions(db, slug))
-    return await state.harvests.start([slug], command)
+    return await state.jobs.start([slug], command)
 
 
 async def stop(request: Request, run: int) -> None:
@@ -99,7 +106,7 @@ async def stop(request: Request, run: int) -> None:
 
 @router.get("/harvests.json", response_model=RunList)
 async def harvests_json(request: Request, cursor: str | None = None) -> Response:
-    """Harvests, newest first: running, waiting and past."""
+    """Runs of every kind of job, newest first: running, waiting and past."""
     return json_of(await load_runs(request, cursor))
 
 
@@ -131,7 +138,7 @@ async def start_harvest(request: Request) -> Response:
 
 @router.get("/harvests/{run}.json", response_model=RunView)
 async def run_json(request: Request, run: str) -> Response:
-    """One harvest, with its progress or what became of it."""
+    """One run, with its progress or what became of it."""
     return json_of(await load_run(request, number(run)))
 
 
@@ -151,7 +158,7 @@ async def stop_harvest(request: Request, run: str) -> Response:
 
 @router.post("/harvests/{run}/resume", include_in_schema=False)
 async def resume_harvest(request: Request, run: str) -> Response:
-    new = await state_of(request).harvests.resume(number(run))
+    new = await state_of(request).jobs.resume(number(run))
     return RedirectResponse(urls.harvest_run(new), status_code=303)
 
 
@@ -175,7 +182,7 @@ async def api_start(request: Request, body: Annotated[StartBody, Body(openapi_ex
 
 @router.post("/api/harvests/{run}/stop", response_model=RunView, responses=refused(UnknownRun, RunEnded))
 async def api_stop(request: Request, run: str) -> Response:
-    """Ask a harvest to stop after the batch at hand; what it has done is kept in its checkpoint."""
+    """Ask a run to stop, a harvest after the batch at hand; what it has done is kept."""
     await stop(request, number(run))
     return json_of(await load_run(request, number(run)))
 
@@ -184,8 +191,8 @@ async def api_stop(request: Request, run: str) -> Response:
     "/api/harvests/{run}/resume", response_model=RunView, responses=refused(UnknownRun, RunEnded, HarvestRunning)
 )
 async def api_resume(request: Request, run: str) -> Response:
-    """Start a stopped, failed or lost harvest once more, as a new run; it carries on from its checkpoint."""
-    return json_of(await load_run(request, await state_of(request).harvests.resume(number(run))))
+    """Start a stopped, failed or lost run once more, as a new one; it carries on from what was kept."""
+    return json_of(await load_run(request, await state_of(request).jobs.resume(number(run))))
 
 
 @router.post("/api/harvests/{run}/forget", response_model=RunView, responses=refused(UnknownRun, RunOpen))

@@ -13,6 +13,7 @@ from app.web import search_form as form
 from app.web.build import layer_of
 from app.web.forms import filled, form_fields
 from app.web.inspection import LONGEST_URL, fragment
+from app.web.limits import client_of
 from app.web.refusals import READING, refused
 from app.web.rendering import render_block
 from app.web.routes import html, json_of, state_of
@@ -66,6 +67,11 @@ async def _found(scope: Scope) -> SearchResult:
     """
     if not scope.saes:
         return SearchResult(found=0, more=False, notes=["No SAE here is of that kind."], items=[], next=None)
+    with state_of(scope.request).searches.request(client_of(scope.request)):
+        return await _by_mode(scope)
+
+
+async def _by_mode(scope: Scope) -> SearchResult:
     match scope.query.mode:
         case "meaning":
             return await find_meaning(scope)

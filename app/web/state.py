@@ -3,27 +3,37 @@
 import asyncio
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from sqlalchemy import select
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.jobs import Harvests
+from app.errors import UnknownSAE
+from app.jobs import Jobs
 from app.live.inference import Inference
 from app.live.prompt import Target
 from app.live.ranking import Scale
 from app.settings import Settings
 from app.store import tables as t
-from app.store.queries import SAERecord
+from app.store.credentials import Known
+from app.store.queries import LatentSummary, SAERecord, get_sae, get_summaries_of
 from app.subject.tokens import Vocabulary
 from app.subject.vocabulary import vocabulary_beside, vocabulary_here
+from app.web.attempts import Attempts
+from app.web.gathered import Gathered
 from app.web.limits import Limits
 from app.web.matches import Matches
+from app.web.memory import Memory
 from app.web.scores import Scores
 from app.web.traffic import Traffic
+
+if TYPE_CHECKING:
+    from app.web.provider import Provider  # what it needs is loaded where there is one
 
 
 @dataclass
@@ -31,10 +41,16 @@ class State:
     settings: Settings
     database: AsyncEngine
     engine: Inference
-    harvests: Harvests
+    jobs: Jobs
     hardware: str
     limits: Limits
     traffic: Traffic
+    searches: Limits
+    known: Memory[Known | None] = field(default_factory=Memory)  # whom sessions and tokens stand for
+    shares: Memory[tuple[str, datetime, int] | None] = field(default_factory=Memory)
+    hashing: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(2))  # 64 MiB and a core each
+    attempts: Attempts = field(default_factory=Attempts)
+    provider: "Provider | None" = None  # as soon as somebody signs in by it
     stopping: bool = False  # told to stop: what is under way goes on for a while
     scores: Scores = field(default_factory=Scores)
     matches: Matches = field(default_factory=Matches)
@@ -48,11 +64,37 @@ class State:
         """For what needs no snapshot: a statement is all that goes over the wire, without BEGIN and ROLLBACK."""
         return self.database.execution_options(isolation_level="AUTOCOMMIT")
 
+    @cached_property
+    def summaries(self) -> Gathered[tuple[int, int], LatentSummary]:
+        """Latents by (SAE's id, index)."""
+
+        async def fetch(latents: list[tuple[int, int]]) -> dict[tuple[int, int], LatentSummary]:
+            async with self.reads.connect() as db:
+                return await get_summaries_of(db, latents)
+
+        return Gathered(fetch)
+
+    @cached_property
+    def saes(self) -> Gathered[str, SAERecord | UnknownSAE]:
+        """SAEs by slug or slug@revision; of one that is not here, what there is to say."""
+
+        async def fetch(addresses: list[str]) -> dict[str, SAERecord | UnknownSAE]:
+            found: dict[str, SAERecord | UnknownSAE] = {}
+            async with self.reads.connect() as db:
+                for address in addresses:
+                    try:
+                        found[address] = await get_sae(db, address)
+                    except UnknownSAE as error:
+                        found[address] = error
+            return found
+
+        return Gathered(fetch)
+
     async def stop(self) -> None:
-        """The server was told to stop: its harvest is interrupted at once, prompts may go on for a while; whoever waits
+        """The server was told to stop: its job is interrupted at once, prompts may go on for a while; whoever waits
         for the model then is told so, streams by a last event."""
         self.stopping = True
-        self.harvests.interrupt()
+        self.jobs.interrupt()
         await asyncio.sleep(self.settings.drain_seconds)
         await self.engine.close()
 
@@ -70,14 +112,28 @@ class State:
             self._vocabularies[sae.subject_path] = await asyncio.to_thread(load, path)
         return self._vocabularies[sae.subject_path]
 
-    async def scale(self, connection: AsyncConnection, sae: SAERecord) -> Scale:
-        """Every latent's max|a| and density, read once a revision."""
+    async def scale(self, connection: AsyncConnection | None, sae: SAERecord) -> Scale:
+        """Every latent's max|a| and density, read once a revision; None: over a connection of its own, if at all."""
         if sae.id not in self._scales:
+            if connection is None:
+                async with self.reads.connect() as own:
+                    return await self.scale(own, sae)
             c = t.latent.c
             query = select(c.maximum, c.minimum, c.density).where(c.sae_id == sae.id).order_by(c.index)
             rows = np.array([tuple(row) for row in await connection.execute(query)], dtype=np.float32)
             self._scales[sae.id] = Scale(np.maximum(rows[:, 0], -rows[:, 1]), rows[:, 2])
         return self._scales[sae.id]
+
+    async def scales(self, connection: AsyncConnection, saes: list[SAERecord]) -> None:
+        """Read the scales of all ``saes`` that are not known, in one query."""
+        if missing := [sae.id for sae in saes if sae.id not in self._scales]:
+            c = t.latent.c
+            columns = (c.maximum, c.minimum, c.density)
+            gathered = [func.array_agg(aggregate_order_by(column, c.index)) for column in columns]
+            query = select(c.sae_id, *gathered).where(c.sae_id.in_(missing)).group_by(c.sae_id)
+            for number, *arrays in await connection.execute(query):
+                high, low, density = (np.array(array, dtype=np.float32) for array in arrays)
+                self._scales[number] = Scale(np.maximum(high, -low), density)
 
 
 def target(sae: SAERecord, home: Path) -> Target:

@@ -2,6 +2,7 @@
 
 import asyncio
 import gzip
+import mimetypes
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,7 +11,10 @@ from starlette.responses import FileResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-_TEXT = ("text/", "application/javascript", "application/json", "image/svg+xml")
+from app.web.compressed import takes_gzip
+
+mimetypes.add_type("application/speculationrules+json", ".speculationrules")
+_TEXT = ("text/", "application/javascript", "application/json", "application/speculationrules+json", "image/svg+xml")
 
 
 class CompressedStaticFiles(StaticFiles):
@@ -18,8 +22,9 @@ class CompressedStaticFiles(StaticFiles):
         response = await super().get_response(path, scope)
         if not isinstance(response, FileResponse) or not response.headers["content-type"].startswith(_TEXT):
             return response
+        response.headers["vary"] = "Accept-Encoding"
         asked = Headers(scope=scope)
-        if "gzip" not in asked.get("accept-encoding", "") or "range" in asked:
+        if not takes_gzip(asked.get("accept-encoding", "")) or "range" in asked:
             return response
         file = Path(response.path)
         body = await asyncio.to_thread(packed, file, file.stat().st_mtime_ns)

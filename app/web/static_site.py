@@ -3,9 +3,7 @@
 import asyncio
 import json
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,7 @@ from typing import Any
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
-from app.disk import room
-from app.errors import BadRequest
+from app.interop.folders import beside
 from app.store import browse as b
 from app.store import lists as store
 from app.store import queries as q
@@ -27,7 +24,7 @@ from app.web import contexts as c
 from app.web import list_contexts as lc
 from app.web.examples import Look
 from app.web.features import panels, read_feature
-from app.web.list_build import shown, summary
+from app.web.list_build import labelled, shown, summary
 from app.web.list_files import as_csv, as_json
 from app.web.relinked import relative, relinked
 from app.web.rendering import ROOT, render_page
@@ -172,12 +169,12 @@ class Export:
     async def _list(self) -> list[tuple[str, str]]:
         assert self._wanted.listed is not None
         record, items = self._wanted.listed
-        listed = await shown(self._vocabulary, self._db, items)
+        listed, named = await shown(self._vocabulary, self._db, items), await labelled(self._db, items)
         for one in listed:
             one.newer = one.newer_says = None  # of this server, which nobody reads here
         page = lc.ListPage(**summary(record), items=listed, next=None, cursor=None, share=None)
         html = self._page("static/list.html", "index.html", page=page, json="list.json", csv="list.csv")
-        return [("index.html", html), ("list.json", as_json(record, items)), ("list.csv", as_csv(items))]
+        return [("index.html", html), ("list.json", as_json(record, named)), ("list.csv", as_csv(named))]
 
     async def _sae(self) -> list[tuple[str, str]]:
         sae = self._wanted.features[0][0]
@@ -215,38 +212,6 @@ class Export:
         root = "../" * file.count("/")
         html = render_page(template, title=self._wanted.title, root=root, sheets=SHEETS, **context)
         return relinked(html, file, self._files | (more or {}) | {"index": "index.html", "json": json, "csv": csv})
-
-
-def check_free(out: Path) -> None:
-    """
-    Raises:
-        BadRequest: ``out`` holds something, or the folder it is to be in is not there.
-    """
-    if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise BadRequest(f"{out} is no folder; give one that is not there yet, or is empty.", path=str(out))
-    if out.is_dir() and any(out.iterdir()):
-        raise BadRequest(f"{out} is not empty; give a folder that is not there yet, or is empty.", path=str(out))
-    if not out.parent.is_dir():
-        raise BadRequest(f"There is no folder {out.parent} to write {out.name} in.", path=str(out))
-
-
-@contextmanager
-def beside(out: Path) -> Iterator[Path]:
-    """A folder to be filled, that takes the place of ``out`` at the end, and is gone if there is no such end.
-
-    Raises:
-        BadRequest: ``out`` is not free. DiskFull: it cannot be written.
-    """
-    check_free(out)
-    with room(out, "The export"):
-        folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-        try:
-            yield folder
-            folder.chmod(0o755)
-            folder.replace(out)  # an empty folder gives way
-        except BaseException:
-            shutil.rmtree(folder, ignore_errors=True)
-            raise
 
 
 def _put(path: Path, text: str) -> None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app import urls
 from app.errors import BadRequest, EmptyText, TextTooLong
 from app.live.packed import pack, unpack
 from app.live.prompt import PromptRun
@@ -15,6 +16,7 @@ from app.store import inspections
 from app.store import queries as q
 from app.store.inspections import InspectionRecord
 from app.web.gone import while_there
+from app.web.identity import Entry
 from app.web.inspect_build import Read
 from app.web.inspection import check_keepable, check_unicode, chosen
 from app.web.limits import about_tokens, client_of
@@ -159,6 +161,7 @@ async def keep_all(request: Request, found: Together) -> list[str]:
                     db, subject=found.subject, text=one.text, chat=one.chat, saes=saes, data=packed
                 )
             )
+    request.state.audit = Entry("kept prompt runs", " ".join(map(urls.inspect, names)))
     return names
 
 

@@ -5,10 +5,12 @@ import time
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable
+from contextlib import nullcontext
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app import tracing
 from app.logs import access, identified, request_id
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)  # seconds
@@ -46,7 +48,8 @@ class Counted:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        known = identified(Headers(scope=scope).get("x-request-id", ""))
+        headers = Headers(scope=scope)
+        known = identified(headers.get("x-request-id", ""))
         scope.setdefault("state", {})["request_id"] = known
         token = request_id.set(known)
         status = LEFT
@@ -60,19 +63,21 @@ class Counted:
                 MutableHeaders(scope=message)["x-request-id"] = known
             await send(message)
 
-        try:
-            await self._app(scope, receive, noted)
-        except Exception:
-            status = 500
-            raise
-        finally:
-            self._traffic.underway -= 1
-            self._note(scope, status, time.perf_counter() - started)
-            request_id.reset(token)
+        with nullcontext() if scope["path"] in _QUIET else tracing.serving(headers) as span:
+            try:
+                await self._app(scope, receive, noted)
+            except Exception:
+                status = 500
+                raise
+            finally:
+                self._traffic.underway -= 1
+                method = scope["method"] if scope["method"] in METHODS else "other"
+                route = self._route(scope)
+                self._note(scope, method, route, status, time.perf_counter() - started)
+                tracing.served(span, method, route, status, known)
+                request_id.reset(token)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
-        route = self._route(scope)
-        method = scope["method"] if scope["method"] in METHODS else "other"
+    def _note(self, scope: Scope, method: str, route: str, status: int, seconds: float) -> None:
         self._traffic.add(method, route, status, seconds)
         client = scope.get("client")
         level = logging.DEBUG if route in _QUIET else logging.INFO

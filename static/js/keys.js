@@ -27,3 +27,19 @@ document.addEventListener("keydown", (event) => {
   }
   if (["j", "k", "r", "b"].includes(event.key)) document.querySelector(`[data-key="${event.key}"]`)?.click();
 });
+
+// Who leafs by j or k will go on: browsers that can fetch the next page and make it ready (leafing.speculationrules) do,
+// the latter once the reader stays for a moment: to a hurried one it would only be in the way.
+document.addEventListener("click", (event) => {
+  const key = event.target.closest("a[data-key]")?.dataset.key;
+  if (key === "j" || key === "k") sessionStorage.setItem("leafing", key);
+});
+const leaf = () => {
+  const key = sessionStorage.getItem("leafing");
+  sessionStorage.removeItem("leafing");
+  if (!key) return;
+  document.documentElement.dataset.leafing = key;
+  setTimeout(() => (document.documentElement.dataset.settled = ""), 150);
+};
+if (document.prerendering) document.addEventListener("prerenderingchange", leaf, { once: true });
+else leaf();

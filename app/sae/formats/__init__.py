@@ -55,7 +55,17 @@ def read(path: Path, options: Options = Options(), format: str = "auto") -> SAE:
     source = Source.at(path)
     if format != "auto" and format not in READERS:
         raise SAEFormatError(f"Format {format!r} is not known; there are: auto, {', '.join(READERS)}.")
-    sae: SAE = READERS[recognise(source) if format == "auto" else format].read(source, options)
+    name = recognise(source) if format == "auto" else format
+    try:
+        sae: SAE = READERS[name].read(source, options)
+    except (
+        TypeError,
+        AttributeError,
+        LookupError,
+        OverflowError,
+    ) as error:  # a value of another type than it should be
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise SAEFormatError(f"{path} holds a value that no {name} file has ({told}).") from error
     return sae
 
 

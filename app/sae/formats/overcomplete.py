@@ -37,7 +37,10 @@ def read(source: Source, options: Options) -> SAE:
     assert sidecar is not None
     told = Keys(source.json(sidecar), f"{sidecar} in {source.folder}")
     kind = told.choice("class", _CLASSES)
-    keys = Keys(dict(told.get("kwargs", {})), f"kwargs of {told.where}")
+    kwargs = told.get("kwargs", {})
+    if not isinstance(kwargs, dict):
+        raise SAEFormatError(f"{told.where} says kwargs {kwargs!r}; an object was expected.")
+    keys = Keys(dict(kwargs), f"kwargs of {told.where}")
     tensors = Tensors(source.tensors(name), source.folder / name)
     D = _relaxed(keys, tensors) if kind.startswith("RA") else _dictionary(keys, tensors)
     hook = options.hook or str(told.get("hook", ""))
@@ -94,6 +97,8 @@ def _made(kind: str, keys: Keys, told: Keys, tensors: Tensors, options: Options,
 def _dictionary(keys: Keys, tensors: Tensors) -> Tensor:
     """[n, d]: rows normalised as dictionary_params says, times exp(multiplier)."""
     given = keys.get("dictionary_params", {}) or {}
+    if not isinstance(given, dict):
+        raise SAEFormatError(f"{keys.where} says dictionary_params {given!r}; an object was expected.")
     kind = given.get("normalization", "l2")
     W = tensors.take("dictionary._weights", *tensors.shape("dictionary._weights", 2))
     factor: Tensor = torch.tensor(tensors.scalar("dictionary.multiplier")).exp()

@@ -151,7 +151,8 @@ def _architecture(keys: Keys, options: Options, n: int) -> tuple[str, int | None
 
 def _normalisation(keys: Keys, *, undo: bool) -> Normalisation:
     value = keys.values.get("normalize_activations")
-    name = {True: "expected_average_only_in", False: "none", None: "none"}.get(value, value)
+    plain = value is None or isinstance(value, bool | str)
+    name = {True: "expected_average_only_in", False: "none", None: "none"}.get(value, value) if plain else None
     if name not in _NORMALISE:
         wanted = ", ".join(map(repr, _NORMALISE))
         raise SAEFormatError(f"{keys.where} says normalize_activations {value!r}; supported: {wanted}.")

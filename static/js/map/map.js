@@ -109,6 +109,14 @@ export class Map {
     this.overlay.draw(spot, outline, this.view);
   }
 
+  // To where another map of the same frame is seen from.
+  follow({ x, y, z }) {
+    if (Math.abs(this.view.x - x) + Math.abs(this.view.y - y) < 1e-6 && this.view.z === z) return;
+    this.sought = null;
+    this.view.go(x, y, z);
+    this.invalidate();
+  }
+
   // To a feature, as close as it takes for its own point to be drawn.
   seek(spot) {
     this.sought = spot;
@@ -137,6 +145,7 @@ export class Map {
     this.renderer.draw(this.view, this.plan.drawn, look);
     this.overlay.place(this.view);
     this.told.shown(this.said());
+    this.told.drawn?.(this.view);
     clearTimeout(this.settling);
     this.settling = setTimeout(() => this.settled(), SETTLED);
     this.approach();

@@ -63,7 +63,7 @@ export class Overlay {
       if (left < 0 || top < 0 || left > view.width || top > view.height || !free(box)) continue;
       boxes.push(box);
       const link = svg("a", { href: one.page, tabindex: -1, class: `level-${level}`, "data-level": level, "data-group": one.id });
-      link.append(svg("text", { y: -11, "text-anchor": side }, text), svg("title", {}, `${one.name}: ${one.size} latents`));
+      link.append(svg("text", { y: -11, "text-anchor": side }, text), svg("title", {}, `${one.name}: ${one.size} latents${one.named_by ? `, named by ${one.named_by}` : ""}`));
       this.names.append(link);
       named.push({ element: link, x: one.x, y: one.y });
       if (named.length >= NAMES) break;
