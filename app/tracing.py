@@ -10,6 +10,7 @@ import os
 from collections.abc import Iterator, Mapping, MutableMapping
 from contextlib import contextmanager
 from functools import cache
+from threading import Thread
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine, event
@@ -20,8 +21,10 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
 LACKING = "{name} is set, but no trace is sent: that takes more packages, pip install 'saescope[otel]'."
-FLUSH_MS = 3000
+REFUSED = "{name} is set, but no trace is sent: {reason}."
+FLUSH_SECONDS = 3.0
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +53,18 @@ def provider() -> "TracerProvider | None":
     if not installed():
         _log.warning(LACKING.format(name=name))
         return None
+    other = next((variable for variable in PROTOCOLS if os.environ.get(variable)), None)
+    if other is not None and os.environ[other] != "http/protobuf":
+        _log.warning(REFUSED.format(name=name, reason=f"{other} must be http/protobuf, not {os.environ[other]!r}"))
+        return None
+    try:
+        return _made()
+    except ValueError as error:  # of the packages' own variables, such as OTEL_BSP_MAX_QUEUE_SIZE
+        _log.warning(REFUSED.format(name=name, reason=f"another OTEL_ variable is not as it should be ({error})"))
+        return None
+
+
+def _made() -> "TracerProvider":
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
     from opentelemetry.sdk.resources import SERVICE_NAME, Resource
     from opentelemetry.sdk.trace import TracerProvider
@@ -62,9 +77,12 @@ def provider() -> "TracerProvider | None":
 
 
 def flush() -> None:
-    """Send what has not been sent yet, for three seconds at most."""
+    """Send what has not been sent yet, for three seconds at most: the packages' own limit does not hold where the
+    collector is away, for they go on trying."""
     if (known := provider()) is not None:
-        known.force_flush(FLUSH_MS)
+        sending = Thread(target=known.force_flush, name="traces", daemon=True)
+        sending.start()
+        sending.join(FLUSH_SECONDS)
 
 
 @contextmanager

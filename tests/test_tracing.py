@@ -165,3 +165,39 @@ def test_without_the_packages_the_site_says_so_once_and_works(harvested, setting
     tracing.provider.cache_clear()
     told = [line.getMessage() for line in caplog.records if line.name == "app.tracing"]
     assert told == [tracing.LACKING.format(name="OTEL_EXPORTER_OTLP_ENDPOINT")]
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("OTEL_BSP_MAX_QUEUE_SIZE", "-1", "another OTEL_ variable is not as it should be (max_queue_size must be"),
+        ("OTEL_SPAN_ATTRIBUTE_COUNT_LIMIT", "x", "another OTEL_ variable is not as it should be (OTEL_SPAN_ATTRIBUTE"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "grpc", "OTEL_EXPORTER_OTLP_PROTOCOL must be http/protobuf, not 'grpc'"),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc", "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL must be http/protobuf"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_sentence_and_the_site_works(
+    name, value, says, harvested, settings, monkeypatch, caplog
+):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setenv(name, value)
+    tracing.provider.cache_clear()
+    with TestClient(create_app(settings)) as client:
+        assert client.get("/").status_code == 200
+    tracing.provider.cache_clear()
+    (told,) = [line for line in caplog.records if line.name == "app.tracing"]
+    assert says in told.getMessage()
+    assert told.exc_info is None
+    assert "\n" not in told.getMessage()
+
+
+def test_what_cannot_be_sent_holds_nobody_up(collector, monkeypatch):
+    """A sender that never comes back stands for a collector that is away: the packages try for their own time."""
+    held = threading.Event()
+    monkeypatch.setattr(tracing, "FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(tracing.provider(), "force_flush", held.wait)
+    flushing = threading.Thread(target=tracing.flush)
+    flushing.start()
+    flushing.join(30)
+    assert not flushing.is_alive()
+    held.set()
