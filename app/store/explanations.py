@@ -9,6 +9,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import tables as t
+from app.store.pipeline import Asked, ask
 from app.store.queries import SAERecord
 
 LEFT = 3  # tokens before a window that are read with it: as far back as rules look
@@ -113,8 +114,12 @@ async def get_explanations(
     connection: AsyncConnection, sae_id: int, latent: int, one: int = 0
 ) -> list[ExplanationRecord]:
     """A latent's explanations with their scores, or ``one`` of them, in one query."""
-    rows = await connection.execute(_EXPLANATIONS, {"sae": sae_id, "latent": latent, "id": one})
-    return [ExplanationRecord(*row) for row in rows]
+    return await ask(connection, explanations_asked(sae_id, latent, one))
+
+
+def explanations_asked(sae_id: int, latent: int, one: int = 0) -> Asked[list[ExplanationRecord]]:
+    asked = {"sae": sae_id, "latent": latent, "id": one}
+    return Asked(_EXPLANATIONS, asked, lambda rows: [ExplanationRecord(*row) for row in rows])
 
 
 async def get_score(connection: AsyncConnection, sae_id: int, latent: int, score: int) -> ScoreRecord | None:

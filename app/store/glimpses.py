@@ -8,6 +8,7 @@ from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store import tables as t
+from app.store.pipeline import Asked, Rows, ask
 from app.store.queries import (
     ANY_OF,
     ExampleRecord,
@@ -29,7 +30,7 @@ class Companion(NamedTuple):
 
 
 _SUMMARY = [t.latent.c[field.name] for field in fields(LatentSummary)]
-_COMPANY = (
+_COMPANIONS = (
     select(*example_columns(), *(column.label(f"latent_{column.name}") for column in _SUMMARY))
     .select_from(t.latent)
     .outerjoin(
@@ -37,20 +38,36 @@ _COMPANY = (
         and_(example_of, t.example.c.latent == t.latent.c.index, t.example.c.interval == t.TOP, t.example.c.rank == 0),
     )
     .outerjoin(t.sequence, sequence_of)
-    .where(t.latent.c.sae_id == bindparam("sae", type_=Integer), t.latent.c.index == ANY_OF)
+    .where(t.latent.c.sae_id == bindparam("sae", type_=Integer))
     .order_by(func.abs(t.example.c.activation).nulls_first())
 )
+_SEQUENCE = _COMPANIONS.selected_columns.keys().index("sequence_id")
+_COMPANY = _COMPANIONS.where(t.latent.c.index == ANY_OF)
+_i = t.latent.alias("its").c
+_THEIRS = (
+    select(_i.neighbour_ids.op("||")(func.coalesce(_i.coactive_ids, cast([], ARRAY(Integer)))))
+    .where(_i.sae_id == bindparam("sae", type_=Integer), _i.index == bindparam("index", type_=Integer))
+    .scalar_subquery()
+)
+_ITS_COMPANY = _COMPANIONS.where(t.latent.c.index == func.any(cast(_THEIRS, ARRAY(Integer))))
 
 
 async def get_company(connection: AsyncConnection, sae: SAERecord, indices: list[int]) -> dict[int, Companion]:
     """The latents asked for, each with its top context of either sign, by index, in one query."""
     if not indices:
         return {}
-    rows = await connection.execute(_COMPANY, {**example_parameters(sae), "indices": indices})
+    return await ask(connection, Asked(_COMPANY, {**example_parameters(sae), "indices": indices}, _companions))
+
+
+def company_asked(sae: SAERecord, index: int) -> Asked[dict[int, Companion]]:
+    """A latent's neighbours and those co-active with it, as ``get_company``."""
+    return Asked(_ITS_COMPANY, {**example_parameters(sae), "index": index}, _companions)
+
+
+def _companions(rows: Rows) -> dict[int, Companion]:
     width = len(_SUMMARY)
     found = [
-        Companion(LatentSummary(*row[-width:]), None if row.sequence_id is None else example_record(row))
-        for row in rows
+        Companion(LatentSummary(*row[-width:]), None if row[_SEQUENCE] is None else example_record(row)) for row in rows
     ]
     return {companion.latent.index: companion for companion in found}
 

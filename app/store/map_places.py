@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.types import UserDefinedType
 
 from app.store import tables as t
+from app.store.pipeline import Asked
 
 _p = t.map_point.c
 NONE = -1  # of regions and clusters
@@ -127,10 +128,9 @@ _WHEREABOUTS = text(
 )
 
 
-async def whereabouts(connection: AsyncConnection, sae_id: int, index: int) -> Whereabouts | None:
+def whereabouts_asked(sae_id: int, index: int) -> Asked[Whereabouts | None]:
     """On the map that app.store.maps.list_maps puts first; None where there is no map."""
-    row = (await connection.execute(_WHEREABOUTS, {"sae": sae_id, "index": index})).first()
-    return None if row is None else Whereabouts(*row)
+    return Asked(_WHEREABOUTS, {"sae": sae_id, "index": index}, lambda rows: Whereabouts(*rows[0]) if rows else None)
 
 
 _COMPANY = {

@@ -28,6 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import UnknownSAE
 from app.store import tables as t
+from app.store.pipeline import Asked, ask
 from app.store.reader import visible
 
 
@@ -212,14 +213,16 @@ _LABELLED = (
 )
 
 
-def _sae(row: Any, *, pinned: bool = False) -> SAERecord:
-    values = dict(row._mapping)
-    return SAERecord(**{**values, "signed": bool(values["signed"])}, pinned=pinned)
+_SAE_COLUMNS = list(_NAMED.selected_columns.keys())
+
+
+def _sae(row: dict[str, Any], *, pinned: bool = False) -> SAERecord:
+    return SAERecord(**{**row, "signed": bool(row["signed"])}, pinned=pinned)
 
 
 async def list_saes(connection: AsyncConnection) -> list[SAERecord]:
     """The newest revision of every SAE, by slug."""
-    return [_sae(row) for row in await connection.execute(_NEWEST)]
+    return [_sae(dict(row)) for row in (await connection.execute(_NEWEST)).mappings()]
 
 
 async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
@@ -231,12 +234,10 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
     if "\0" in address or any("\ud800" <= ch <= "\udfff" for ch in address):  # no text of a database
         raise UnknownSAE(f"There is no SAE {address[:60]!r} here.", sae=repr(address[:60]))
     slug, at, revision = address.partition("@")
-    found = await connection.execute(
-        _PINNED if at else _NAMED, {"slug": slug, "revision": revision} if at else {"slug": slug}
-    )
-    row = found.first()
-    if row is not None:
-        return _sae(row, pinned=bool(at))
+    asked = {"slug": slug, "revision": revision} if at else {"slug": slug}
+    found = await ask(connection, Asked(_PINNED if at else _NAMED, asked, lambda rows: rows))
+    if found:
+        return _sae(dict(zip(_SAE_COLUMNS, found[0], strict=True)), pinned=bool(at))
     revisions = select(t.sae.c.revision).where(t.sae.c.slug == slug).order_by(t.sae.c.id.desc()).limit(20)
     if at and (known := (await connection.execute(revisions)).scalars().all()):
         raise UnknownSAE(
@@ -249,13 +250,16 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
 def sae_of(connection: Connection, slug: str, revision: str | None) -> SAERecord:
     """The newest revision of ``slug``, or ``revision``; one that is known to be there."""
     asked = {"slug": slug, "revision": revision} if revision else {"slug": slug}
-    return _sae(connection.execute(_PINNED if revision else _NAMED, asked).one())
+    return _sae(dict(connection.execute(_PINNED if revision else _NAMED, asked).mappings().one()))
 
 
 async def get_latent(connection: AsyncConnection, sae: SAERecord, index: int) -> LatentRecord | None:
+    return await ask(connection, latent_asked(sae, index))
+
+
+def latent_asked(sae: SAERecord, index: int) -> Asked[LatentRecord | None]:
     asked = {"sae": sae.id, "corpus": sae.corpus_id, "weights": sae.sha256, "index": index}
-    row = (await connection.execute(_LATENT, asked)).first()
-    return None if row is None else LatentRecord(*tuple(row))
+    return Asked(_LATENT, asked, lambda rows: LatentRecord(*rows[0]) if rows else None)
 
 
 async def get_summaries(connection: AsyncConnection, sae_id: int, indices: list[int]) -> dict[int, LatentSummary]:
@@ -296,7 +300,7 @@ async def find_revisions(
     if not revisions:
         return {}
     named = tuple_(t.sae.c.slug, t.sae.c.revision).in_(revisions)
-    found = [_sae(row, pinned=True) for row in await connection.execute(_saes().where(named))]
+    found = [_sae(dict(row), pinned=True) for row in (await connection.execute(_saes().where(named))).mappings()]
     return {(sae.slug, sae.revision): sae for sae in found}
 
 
@@ -309,7 +313,8 @@ async def find_named(
     slugs = {slug for slug, _ in revisions}
     newest = select(func.max(t.sae.c.id)).where(t.sae.c.slug.in_(slugs)).group_by(t.sae.c.slug)
     wanted = _saes().where(or_(tuple_(t.sae.c.slug, t.sae.c.revision).in_(revisions), t.sae.c.id.in_(newest)))
-    found = [_sae(row, pinned=True) for row in await connection.execute(wanted.order_by(t.sae.c.id))]
+    rows = (await connection.execute(wanted.order_by(t.sae.c.id))).mappings()
+    found = [_sae(dict(row), pinned=True) for row in rows]
     return {(sae.slug, sae.revision): sae for sae in found}, {sae.slug: sae for sae in found}
 
 
@@ -344,8 +349,12 @@ _EXAMPLE = (
 
 async def get_examples(connection: AsyncConnection, sae: SAERecord, index: int) -> list[ExampleRecord]:
     """All stored examples of a latent: top first, then the intervals upwards; by rank within each."""
-    rows = await connection.execute(_EXAMPLES, {**example_parameters(sae), "index": index})
-    return [example_record(row) for row in rows]
+    return await ask(connection, examples_asked(sae, index))
+
+
+def examples_asked(sae: SAERecord, index: int) -> Asked[list[ExampleRecord]]:
+    asked = {**example_parameters(sae), "index": index}
+    return Asked(_EXAMPLES, asked, lambda rows: [example_record(row) for row in rows])
 
 
 async def get_example(

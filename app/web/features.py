@@ -9,10 +9,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
 from app.store import queries as q
-from app.store.explanations import get_explanations
-from app.store.glimpses import get_company
-from app.store.map_places import whereabouts
+from app.store.explanations import explanations_asked
+from app.store.glimpses import company_asked
+from app.store.map_places import whereabouts_asked
 from app.store.notes import NoteRecord
+from app.store.pipeline import at_once
 from app.subject.tokens import Vocabulary
 from app.web import build
 from app.web import contexts as c
@@ -20,7 +21,7 @@ from app.web.charts import activation_chart, profile_chart
 from app.web.examples import Look, Norm, Space, View
 from app.web.examples import rows as arrange
 from app.web.explain_build import explanation
-from app.web.found import find_latent
+from app.web.found import find_sae_of
 from app.web.inspection import run_test
 from app.web.map_build import feature_map
 from app.web.notes import note_of
@@ -34,29 +35,33 @@ router = APIRouter(tags=["features"], responses=refused(*READING))
 Vocabularies = Callable[[q.SAERecord], Awaitable[Vocabulary]]
 
 
-async def read_feature(
-    db: AsyncConnection, sae: q.SAERecord, latent: q.LatentRecord, vocabulary: Vocabularies
-) -> c.FeaturePage:
-    examples = await q.get_examples(db, sae, latent.index)
-    others = await get_company(db, sae, [*latent.neighbour_ids, *(latent.coactive_ids or [])])
-    told = [explanation(sae, latent, one) for one in await get_explanations(db, sae.id, latent.index)]
-    page = build.feature_page(sae, latent, examples, others, told, await vocabulary(sae))
+async def read_feature(db: AsyncConnection, sae: q.SAERecord, index: int, vocabulary: Vocabularies) -> c.FeaturePage:
+    """
+    Raises:
+        LatentOutOfRange: the SAE has no such latent.
+    """
+    latent, examples, others, told, place = await at_once(
+        db, q.latent_asked(sae, index), q.examples_asked(sae, index), company_asked(sae, index),
+        explanations_asked(sae.id, index), whereabouts_asked(sae.id, index),
+    )  # fmt: skip
+    if latent is None:
+        raise build.out_of_range(sae, index)
+    known = [explanation(sae, latent, one) for one in told]
+    page = build.feature_page(sae, latent, examples, others, known, await vocabulary(sae))
     page.note = note_of(NoteRecord.of(latent.note)) if latent.note else None
+    if place is not None:
+        page.map = feature_map(sae, index, place)
     return page
 
 
 async def load_feature(request: Request, slug: str, index: int, text: str | None) -> c.FeaturePage:
     state = state_of(request)
     async with state.reads.connect() as db:
-        sae, latent = await find_latent(request, db, slug, index)
-        page = await read_feature(db, sae, latent, state.vocabulary)
-        place = await whereabouts(db, sae.id, index)
+        sae = await find_sae_of(request, db, slug, index)
+        page = await read_feature(db, sae, index, state.vocabulary)
     page.model = on_pages(state.settings)
-    if place is not None:
-        page.map = feature_map(sae, index, place)
     if text is not None:
-        peak = max(latent.maximum, -latent.minimum)
-        page.test = await run_test(request, sae, index, peak, text)
+        page.test = await run_test(request, sae, index, max(page.max, -page.min), text)
     return page
 
 

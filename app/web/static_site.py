@@ -139,10 +139,8 @@ class Export:
             done(self._wanted.pages)
 
     async def _feature(self, sae: q.SAERecord, index: int) -> list[tuple[str, str]]:
-        latent = await q.get_latent(self._db, sae, index)
-        if latent is None:
-            raise build.out_of_range(sae, index)
-        page = await read_feature(self._db, sae, latent, self._vocabulary)
+        page = await read_feature(self._db, sae, index, self._vocabulary)
+        page.map = None  # of this server, which nobody reads here
         file = file_of(sae, index)
         place = self._places[sae.id, index]
         around = {"previous": self._beside(sae, place - 1), "next": self._beside(sae, place + 1)}
