@@ -27,13 +27,21 @@ PAGES = (
     "/saes.json", f"/saes/{SLUG}.json", f"/saes/{SLUG}/features.json", f"/saes/{SLUG}/features/3.json",
     f"/saes/{SLUG}/maps.json", "/harvests.json", f"/saes/{SLUG}/features.csv",
 )  # fmt: skip
+MADE = ("circuits/ours.json", "training/ours/run.json", "training/ours/sae/sae_weights.safetensors")
+AGAIN = ("training/ours/checkpoint.pt", "training/activations/0123/rows.bin", "training/ours/run.json.partial")
 
 
 @pytest.fixture(scope="module")
 def own(harvested, settings, engine):
     make_map(SLUG, Recipe("pca"), engine, settings.home)
+    made = [settings.home / name for name in (*MADE, *AGAIN)]
+    for path in made:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.name)
     yield settings
-    with engine.begin() as connection:  # which other tests share
+    for path in made:  # which other tests share, like the database
+        path.unlink()
+    with engine.begin() as connection:
         connection.execute(text("DELETE FROM map"))
 
 
@@ -74,6 +82,8 @@ def test_what_is_restored_shows_the_same_pages(own, file, empty):
             shown.append({page: answer.text for page, answer in told.items()})
     assert shown[0] == shown[1]
     assert not list(empty.home.glob("restore-*"))
+    assert all((empty.home / name).read_text() == (own.home / name).read_text() for name in MADE)
+    assert not any((empty.home / name).exists() for name in AGAIN)
 
 
 def test_nothing_is_written_over(own, file, empty):

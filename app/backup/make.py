@@ -1,6 +1,6 @@
 """Making a backup: the database as pg_dump has it, the files of SAEs, and a manifest of their sums, in one tar file.
 
-What can be made again is left out: models, packages, tokens of corpora, checkpoints.
+What can be made again is left out: models, packages, tokens of corpora, activations, checkpoints.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import io
 import tarfile
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import IO
 
@@ -80,12 +81,17 @@ def _facts(url: URL) -> tuple[Manifest, int]:
     ), major  # fmt: skip
 
 
+_AGAIN = ("training/activations/*", "training/*/checkpoint.pt")  # patterns of what can be made again
+
+
 def _files(home: Path) -> Iterator[tuple[str, Path]]:
     """Regular files alone, and none that is being written."""
     for folder in FOLDERS:
         for file in sorted((home / folder).rglob("*")):
             inside = file.relative_to(home)
-            if file.is_file() and not file.is_symlink() and not any(part.endswith(".partial") for part in inside.parts):
+            kept = not any(part.endswith(".partial") for part in inside.parts)
+            kept = kept and not any(fnmatch(inside.as_posix(), pattern) for pattern in _AGAIN)
+            if kept and file.is_file() and not file.is_symlink():
                 yield f"{HOME}/{inside.as_posix()}", file
 
 

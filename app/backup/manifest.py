@@ -7,7 +7,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 MANIFEST, DUMP, HOME = "manifest.json", "database.dump", "home"
-FOLDERS = ("saes", "imports")  # of the home: what a harvest was made with, and what was imported
+# Of the home: what a harvest was made with, what was imported, circuits, and SAEs trained here with their logs.
+FOLDERS = ("saes", "imports", "circuits", "training")
 LONGEST = 16 << 20  # bytes of a manifest
 
 
