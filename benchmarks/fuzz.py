@@ -17,6 +17,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--examples", type=int, default=5000)
+    parser.add_argument("--token", default="", help="an API token, for a server in team mode")
     parser.add_argument("--readers", action="store_true", help="files, not requests")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
@@ -29,7 +30,9 @@ def main() -> int:
     else:
         from benchmarks.fuzz_api import fuzz
 
-        told = fuzz(given.url, given.examples, given.seed, only=given.only, seconds=60 * given.minutes)
+        told = fuzz(
+            given.url, given.examples, given.seed, only=given.only, seconds=60 * given.minutes, token=given.token
+        )
         faults = told.faults
         print(json.dumps({"statuses": dict(sorted(told.statuses.items())), "faults": len(faults)}))
     for fault in faults:

@@ -56,12 +56,16 @@ def _list(base: str, session: Session, slug: str) -> dict[str, list[Any]]:
     return {"name": [made["name"]], "item": [made["items"][0]["id"]]}
 
 
-def fuzz(base: str, examples: int, first: int = 0, *, only: str = "", seconds: float = math.inf) -> Told:
+def fuzz(
+    base: str, examples: int, first: int = 0, *, only: str = "", seconds: float = math.inf, token: str = ""
+) -> Told:
     """``examples`` requests, dealt evenly over operations (those whose path holds ``only``); ``first`` seeds them. When
-    ``seconds`` are over, no further operation is begun."""
+    ``seconds`` are over, no further operation is begun. token: an API token to send them with, in team mode."""
     told, end = Told(), time.monotonic() + seconds
     with Session() as session:
         session.trust_env = False
+        if token:
+            session.headers["authorization"] = f"Bearer {token}"
         known = known_here(base, session)
         schema = schemathesis.openapi.from_dict(session.get(base + "/api/openapi.json", timeout=60).json())
         operations: list[Any] = [one.ok() for one in schema.get_all_operations() if isinstance(one, Ok)]
