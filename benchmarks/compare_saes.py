@@ -1,10 +1,12 @@
 """Every idea trained under equal conditions on the demo's hook, and measured alike: docs/comparison.md's table.
 
     python -m benchmarks.compare_saes --home HOME [--minutes 4] [--seeds 0,1,2] [--ideas topk,vsae] [--tokens 1000000]
+                                      [--publish]
 
 Trains what is missing, seed 0 of all ideas first, then harvests it on text nobody trained on and measures it there, by
 `saescope harvest` and `saescope eval`, as anyone would: /compare shows them. After ``--minutes`` it stops cleanly, and
 the same call goes on from there. ``HOME/comparison.json`` has what is known so far, ``--table`` prints it as a table.
+Runs that docs/comparison.json tells whole are not made again; ``--publish`` writes those of HOME there too.
 """
 
 import argparse
@@ -30,8 +32,9 @@ from app.train.plans import plans
 from app.train.run import Plan, Recipe
 from app.train.stream import Stopped, Watch, train
 from benchmarks.compare_measures import FLOOR, effect, planted_recovery
-from benchmarks.compare_table import table
+from benchmarks.compare_table import COLUMNS, table
 
+PUBLISHED = Path(__file__).resolve().parents[1] / "docs" / "comparison.json"
 HOOK, N, L0 = "model.layers.9:out", 4096, 32
 TRAINED_ON = ["pkg:wikipedia-train", "pkg:brown", "pkg:django-docs"]  # what demo/run.py's split leaves for training
 HELD_OUT, HELD_TOKENS, EFFECT_ROWS = "pkg:wikipedia-demo", 100_000, 128
@@ -69,9 +72,13 @@ def main() -> None:
     arguments.add_argument("--tokens", type=int, default=1_000_000)
     arguments.add_argument("--at-once", type=int, default=4, help="SAEs on one stream")
     arguments.add_argument("--table", action="store_true")
+    arguments.add_argument("--publish", action="store_true")
     given = arguments.parse_args()
-    kept = Kept(given.home / "comparison.json")
-    if given.table:
+    kept = Kept(given.home / "comparison.json", whole(PUBLISHED, given.tokens))
+    if given.publish:
+        rows = {label: row for label, row in sorted(kept.known.items()) if all(field in row for field in COLUMNS)}
+        PUBLISHED.write_text(json.dumps({label: _lasting(row) for label, row in rows.items()}, indent=1) + "\n")
+    if given.table or given.publish:
         print(table(kept.known, RESIDUAL))
         return
     until = time.monotonic() + 60 * given.minutes
@@ -85,12 +92,27 @@ def main() -> None:
         print("The time is up; the same call goes on from here.", flush=True)
 
 
-class Kept:
-    """What is known of each run, by its label, in a file that is there whole or not at all."""
+Rows = dict[str, dict[str, Any]]
 
-    def __init__(self, path: Path) -> None:
+
+def whole(path: Path, tokens: int) -> Rows:
+    """The runs in a file that were trained on so many tokens and of which every column is known."""
+    rows: Rows = json.loads(path.read_text()) if path.is_file() else {}
+    fits = {label: row for label, row in rows.items() if abs(row["tokens"] - tokens) < 0.01 * tokens}
+    return {label: row for label, row in fits.items() if all(field in row for field in COLUMNS)}
+
+
+def _lasting(row: dict[str, Any]) -> dict[str, Any]:
+    """What holds beyond this home."""
+    return {name: value for name, value in row.items() if name not in ("sae", "slug")}
+
+
+class Kept:
+    """What is known of each run, by its label, in a file that is there whole or not at all, and from elsewhere."""
+
+    def __init__(self, path: Path, elsewhere: Rows) -> None:
         self.path = path
-        self.known: dict[str, dict[str, Any]] = json.loads(path.read_text()) if path.is_file() else {}
+        self.known: Rows = elsewhere | (json.loads(path.read_text()) if path.is_file() else {})
 
     def add(self, label: str, **told: Any) -> None:
         self.known.setdefault(label, {}).update(told)
@@ -100,9 +122,9 @@ class Kept:
         print(label, json.dumps(told), flush=True)
 
     def lacking(self, asked: Sequence[Plan], field: str) -> list[Plan]:
-        """Those trained whose ``field`` is not known."""
+        """Those trained here whose ``field`` is not known."""
         rows = [(plan, self.known.get(plan.label, {})) for plan in asked]
-        return [plan for plan, row in rows if row.get("state") == "finished" and field not in row]
+        return [plan for plan, row in rows if row.get("state") == "finished" and "sae" in row and field not in row]
 
 
 def train_missing(kept: Kept, asked: Sequence[Plan], subject: Subject, given: Any, until: float) -> None:

@@ -266,7 +266,7 @@ async def get_summaries(connection: AsyncConnection, sae_id: int, indices: list[
     """The latents asked for, by index, in one query."""
     if not indices:
         return {}
-    rows = await connection.execute(_SUMMARIES, {"sae": sae_id, "indices": indices})
+    rows = await ask(connection, Asked(_SUMMARIES, {"sae": sae_id, "indices": indices}, lambda rows: rows))
     found = [LatentSummary(*row) for row in rows]
     return {latent.index: latent for latent in found}
 
@@ -277,7 +277,7 @@ async def get_summaries_of(
     """Latents of several SAEs, named by (SAE's id, index), in one query."""
     if not latents:
         return {}
-    rows = await connection.execute(_SUMMARIES_OF, _pairs(latents))
+    rows = await ask(connection, Asked(_SUMMARIES_OF, _pairs(latents), lambda rows: rows))
     return {(row[0], row[1]): LatentSummary(*row[1:]) for row in rows}
 
 
