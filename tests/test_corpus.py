@@ -321,6 +321,18 @@ def test_a_file_that_is_no_parquet_is_refused(tmp_path):
     assert "a.parquet is no whole parquet file" in refusal(f"parquet:{tmp_path / 'a.parquet'}", tmp_path)
 
 
+def test_a_column_whose_name_is_no_text_makes_a_file_damaged(tmp_path):
+    folder = tmp_path / "tables"
+    damaged, _ = table(folder / "1.parquet", title=["one"]), table(folder / "2.parquet", title=["two"])
+    data = damaged.read_bytes()
+    assert b"title" in data
+    damaged.write_bytes(data.replace(b"title", b"titl\xca"))
+    assert "1.parquet is no whole parquet file" in refusal(f"parquet:{damaged}#text=title", tmp_path)
+    skipped = Skipped()
+    assert list(documents(f"parquet:{folder}#text=title", tmp_path, skipped)) == [Document("2.parquet:1", "two")]
+    assert skipped.named == [("1.parquet", "no whole parquet file")]
+
+
 def test_a_number_sign_may_stand_in_a_path(tmp_path):
     folder = tmp_path / "C#"
     folder.mkdir()

@@ -26,7 +26,7 @@ def parquet(path: Path, columns: Columns, skipped: Skipped) -> Iterator[Document
     for file in files:  # before the first row, so that hours of reading do not end in a refusal
         try:
             names = pq.read_schema(file).names
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, UnicodeDecodeError) as error:  # the last of a column's name
             if file == path:
                 raise CorpusUnavailable(f"{printable(str(path))} is no whole parquet file.", path=str(path)) from error
             continue  # met again below, and counted there
@@ -42,7 +42,7 @@ def parquet(path: Path, columns: Columns, skipped: Skipped) -> Iterator[Document
                     start += table.metadata.row_group(group).num_rows
         except FileNotFoundError:
             skipped.add(name, "gone")
-        except (OSError, pa.ArrowException):
+        except (OSError, pa.ArrowException, UnicodeDecodeError):
             skipped.add(name, "no whole parquet file")
 
 
