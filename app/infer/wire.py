@@ -25,6 +25,8 @@ from app.live.jobs import (
     HeadsAnswer,
     HeadsJob,
     Job,
+    ListAnswer,
+    ListJob,
     Step,
 )
 from app.live.packed import pack, unpack
@@ -57,7 +59,7 @@ class ReadAsk:
 @dataclass(frozen=True)
 class RunAsk:
     targets: Annotated[list[Place], Field(min_length=1, max_length=64)]
-    job: Annotated[GenerateJob | EffectJob | AttributeJob | HeadsJob, Field(discriminator="job")]
+    job: Annotated[GenerateJob | EffectJob | AttributeJob | HeadsJob | ListJob, Field(discriminator="job")]
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,7 @@ _ANSWERS: dict[type[Any], TypeAdapter[Any]] = {
         (EffectJob, EffectAnswer),
         (AttributeJob, AttributeAnswer),
         (HeadsJob, HeadsAnswer),
+        (ListJob, ListAnswer),
     )
 }
 

@@ -144,11 +144,11 @@ class Engine:
 
     def run(self, targets: Sequence[Target], job: Job[A]) -> AsyncGenerator[A, None]:
         """As app.live.inference has it."""
-        return self.stream(targets, steps_of(job, partial(self.tokens, reply=True)))
+        return self.stream(targets, steps_of(job, partial(self.tokens, reply=True)), saes=job.reads_saes)
 
-    async def stream(self, targets: Sequence[Target], steps: Steps) -> AsyncGenerator[Any, None]:
-        """What ``steps`` yields of the subject and the SAEs of ``targets``, run a step at a time in the engine's
-        thread; leaving the loop ends it.
+    async def stream(self, targets: Sequence[Target], steps: Steps, *, saes: bool = True) -> AsyncGenerator[Any, None]:
+        """What ``steps`` yields of the subject and, unless ``saes`` says otherwise, the SAEs of ``targets``, run a step
+        at a time in the engine's thread; leaving the loop ends it.
 
         Raises:
             as ``read``, and whatever ``steps`` raises.
@@ -159,7 +159,7 @@ class Engine:
         def tell(item: Any) -> None:
             loop.call_soon_threadsafe(told.put_nowait, item)
 
-        request = Request(targets, steps=steps, tell=tell)
+        request = Request(targets, saes=saes, steps=steps, tell=tell)
         self._submit(request)
         request.future.add_done_callback(lambda _: tell(_END))
         try:
@@ -262,7 +262,7 @@ class Engine:
 
     def _prepare(self, request: Request) -> None:
         """Load what it needs, and tokenise."""
-        loaded = self.residents.lease(request.targets)
+        loaded = self.residents.lease(request.targets, saes=request.saes)
         try:
             if request.steps is None:
                 request.ids = self.tokens(loaded.subject, request.text, chat=request.chat)

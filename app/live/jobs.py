@@ -4,7 +4,7 @@ app.live.steps does the work.
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import Annotated, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import Field
 
@@ -16,7 +16,9 @@ Position = Annotated[int, Field(ge=0, lt=1 << 31)] | None
 
 
 class Job(Generic[A]):
-    """Answers are of the type ``A``: one, or one a step."""
+    """Answers are of the type ``A``: one, or one a step. reads_saes: whether it needs more than the subject."""
+
+    reads_saes: ClassVar[bool] = True
 
 
 @dataclass(frozen=True)
@@ -155,3 +157,30 @@ class HeadsJob(Job[HeadsAnswer]):
     position: int
     latent: int
     job: Literal["heads"] = "heads"
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A word that the subject lists: its weight in nats, its probability, and the ids of the tokens that read so."""
+
+    text: str
+    weight: float
+    probability: float
+    tokens: list[int]
+
+
+@dataclass(frozen=True)
+class ListAnswer:
+    """items: the greatest weight first; read: how many tokens the prompt had."""
+
+    items: list[Listed]
+    read: int
+
+
+@dataclass(frozen=True)
+class ListJob(Job[ListAnswer]):
+    """What the subject would list for ``query``; see app.live.listing."""
+
+    query: str
+    job: Literal["list"] = "list"
+    reads_saes: ClassVar[bool] = False

@@ -16,12 +16,14 @@ Steps = Callable[[Subject, list[Probe]], Iterator[Any]]
 
 @dataclass
 class Request:
-    """``steps`` is None for a prompt; then ``ids`` are its tokens once it is prepared."""
+    """``steps`` is None for a prompt; then ``ids`` are its tokens once it is prepared. saes: whether those of
+    ``targets`` are needed, or only their subject."""
 
     targets: Sequence[Target]
     text: str = ""
     chat: bool = False
     predict: bool = False
+    saes: bool = True
     steps: Steps | None = None
     future: "Future[Any]" = field(default_factory=Future)
     tell: Callable[[Any], None] | None = None

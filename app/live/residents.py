@@ -66,8 +66,8 @@ class Residents:
         self._probes: dict[tuple[tuple[str, Path, str | None], str], Probe] = {}
         self.loads = 0
 
-    def lease(self, targets: Sequence[Target]) -> Loaded:
-        """The subject of ``targets`` (they share one) and an SAE for each.
+    def lease(self, targets: Sequence[Target], *, saes: bool = True) -> Loaded:
+        """The subject of ``targets`` (they share one) and, with ``saes``, an SAE for each.
 
         Raises:
             SubjectUnavailable, InvalidSAE: files are gone or broken.
@@ -79,7 +79,7 @@ class Residents:
             subject = self._subject(targets[0])
             self._use(keys, _subject_key(targets[0]))
             probes = []
-            for target in targets:
+            for target in targets if saes else ():
                 probes.append(self._probe(target, subject))
                 self._use(keys, _sae_key(target))
         except BaseException:

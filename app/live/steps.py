@@ -20,8 +20,10 @@ from app.live.jobs import (
     HeadsAnswer,
     HeadsJob,
     Job,
+    ListJob,
     Step,
 )
+from app.live.listing import listing
 from app.live.metric import Metric
 from app.subject.load import Subject
 
@@ -44,6 +46,8 @@ def steps_of(job: Job[Any], tokens: Tokens) -> Callable[[Subject, list[Probe]], 
                 yield _attribute(job, tokens, subject, probes)
             case HeadsJob():
                 yield _heads(job, subject, probes)
+            case ListJob():
+                yield listing(subject, job.query)
             case _:
                 raise TypeError(f"there is no job {type(job).__name__}")
 

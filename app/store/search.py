@@ -1,4 +1,5 @@
-"""Explanations and labels by words and by meaning, within filters, as two ranked lists that are merged.
+"""Explanations and labels by words and by meaning, within filters, as ranked lists that are merged, with a third one
+where it is given: latents that fire on what the subject lists (app.live.listed_scores).
 
 Words are PostgreSQL's full text, of explanations and of labels that no explanation gave, over at most ``WORDS`` of the
 matches. Meaning is the cosine of embeddings: exact over
@@ -17,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.store.browse import Range, single
 
 WORDS = 2000  # matches of a word that are looked at, each a row somewhere on the disk
-DEPTH = 200  # of either list, that are merged
+DEPTH = 200  # of each list, that are merged
 LEAST = 1000  # so few that the filters keep are always all compared
 EF_SEARCH = 100
 RRF = 60
@@ -82,7 +83,7 @@ def few_of(kept: Kept) -> int:
 
 
 class Found(NamedTuple):
-    """A latent that was found: where it stands in either list (from 0; None where it does not), by which explanation
+    """A latent that was found: where it stands in each list (from 0; None where it does not), by which explanation
     (None: by its label), and the cosine."""
 
     key: Key
@@ -91,6 +92,7 @@ class Found(NamedTuple):
     by_meaning: int | None
     meaning_id: int | None
     cosine: float | None
+    by_list: int | None
     merged: float  # the sum of 1 / (60 + rank)
 
 
@@ -110,10 +112,17 @@ def ids(saes: Collection[int]) -> str:
 
 
 async def both(
-    connection: AsyncConnection, kept: Kept, asked: str, vector: str | None, embedded: Sequence[int], *, loose: bool
+    connection: AsyncConnection,
+    kept: Kept,
+    asked: str,
+    vector: str | None,
+    embedded: Sequence[int],
+    *,
+    loose: bool,
+    listed: Sequence[Key] = (),
 ) -> Both:
-    """Latents whose explanations or labels hold the words of ``asked``, and those nearest to ``vector`` (as pgvector
-    writes one) among the SAEs ``embedded``. loose: any of the words is enough."""
+    """Latents whose explanations or labels hold the words of ``asked``, those nearest to ``vector`` (as pgvector writes
+    one) among the SAEs ``embedded``, and those ``listed``, the best first. loose: any of the words is enough."""
     near = tuple(one for one in kept.saes if one in set(embedded)) if vector is not None else ()
     few = await _prepare(connection, kept)
     query = _SELECTIVE if few else _BROAD
@@ -129,11 +138,13 @@ async def both(
     rows.sort(key=lambda r: (-r.value if r.kind == "word" else r.value, r.sae_id, r.latent, r.id or 0))
     words = [((r.sae_id, r.latent), r.id) for r in rows if r.kind == "word"]
     meaning = [((r.sae_id, r.latent), r.id, 1 - r.value) for r in rows if r.kind == "near"]
-    return Both(merge(words, meaning), held, more, few or not near)
+    return Both(merge(words, meaning, listed), held, more, few or not near)
 
 
-def merge(words: Sequence[tuple[Key, int | None]], meaning: Sequence[tuple[Key, int, float]]) -> list[Found]:
-    """Both lists, the best first, as one without repeats. A latent stands where its best explanation does; of equal
+def merge(
+    words: Sequence[tuple[Key, int | None]], meaning: Sequence[tuple[Key, int, float]], listed: Sequence[Key] = ()
+) -> list[Found]:
+    """The lists, the best first, as one without repeats. A latent stands where its best explanation does; of equal
     ones the nearer is first."""
     by_word: dict[Key, tuple[int, int | None]] = {}
     for key, one in words:
@@ -143,13 +154,15 @@ def merge(words: Sequence[tuple[Key, int | None]], meaning: Sequence[tuple[Key, 
     by_meaning: dict[Key, tuple[int, int, float]] = {}
     for key, number, near_by in meaning:
         by_meaning.setdefault(key, (len(by_meaning), number, near_by))
+    by_list = {key: rank for rank, key in enumerate(listed)}
     found = []
-    for key in by_word.keys() | by_meaning.keys():
+    for key in by_word.keys() | by_meaning.keys() | by_list.keys():
         w, w_id = by_word.get(key, (None, None))
         near = by_meaning.get(key)
         m, m_id, cosine = near or (None, None, None)
-        merged = sum(1 / (RRF + 1 + rank) for rank in (w, m) if rank is not None)
-        found.append(Found(key, w, w_id, m, m_id, cosine, merged))
+        place = by_list.get(key)
+        merged = sum(1 / (RRF + 1 + rank) for rank in (w, m, place) if rank is not None)
+        found.append(Found(key, w, w_id, m, m_id, cosine, place, merged))
     return sorted(found, key=lambda one: (-one.merged, -(one.cosine or -1.0), one.key))
 
 

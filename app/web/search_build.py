@@ -1,6 +1,7 @@
 """Rows of the database to what search shows."""
 
 import re
+from collections.abc import Sequence
 
 from app import urls
 from app.live.ranking import Ranked
@@ -35,9 +36,13 @@ def hit(sae: SAERecord, record: HitRecord) -> c.SearchHit:
     )
 
 
-def by_meaning(sae: SAERecord, record: HitRecord, found: Found) -> c.SearchHit:
+def by_meaning(sae: SAERecord, record: HitRecord, found: Found, listed: Sequence[tuple[str, float]]) -> c.SearchHit:
+    """listed: words with the share of its firings."""
     shown = hit(sae, record)
     shown.cosine = found.cosine
+    if listed:
+        words = [c.ListedWord(text=word, share=share) for word, share in listed]
+        shown.listed = c.ListedFirings(subject=sae.subject, share=sum(share for _, share in listed), words=words)
     return shown
 
 

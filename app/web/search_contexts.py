@@ -85,10 +85,26 @@ class Fires(BaseModel):
     activations: list[tuple[int, float]]
 
 
+class ListedWord(BaseModel):
+    """A word that the subject lists; ``share`` of the feature's firings are on it."""
+
+    text: str
+    share: float
+
+
+class ListedFirings(BaseModel):
+    """The words that ``subject`` lists and the feature fires on, the greatest share first; ``share``: all together."""
+
+    subject: str
+    share: float
+    words: list[ListedWord]
+
+
 class SearchHit(BaseModel):
     """A feature that was found, and why: ``words`` is what holds the words, ``meaning`` what is near in meaning where
-    that is another explanation, ``cosine`` how near. Of the other modes: in which lists the token is, what it does on
-    the text, in how many examples the phrase is, and the decoder row's cosine (``cosine``)."""
+    that is another explanation, ``cosine`` how near, ``listed`` what it fires on that its subject lists. Of the other
+    modes: in which lists the token is, what it does on the text, in how many examples the phrase is, and the decoder
+    row's cosine (``cosine``)."""
 
     sae: str
     address: str
@@ -104,6 +120,7 @@ class SearchHit(BaseModel):
     words: Matched | None = None
     meaning: Matched | None = None
     cosine: float | None = None
+    listed: ListedFirings | None = None
     tokens: list[str] | None = None
     fires: Fires | None = None
     mentions: Mentions | None = None
@@ -117,6 +134,13 @@ class Jump(BaseModel):
     url: str
 
 
+class SubjectList(BaseModel):
+    """What ``subject`` was found to list for what was asked: its first words."""
+
+    subject: str
+    words: list[str]
+
+
 class SearchResult(BaseModel):
     """What was found. ``found`` counts features, which are at least so many if ``more``; by meaning it counts those
     that hold the words, and null is said where words were not looked for. ``notes`` say what limits the answer:
@@ -127,6 +151,7 @@ class SearchResult(BaseModel):
     any_word: bool = False  # none holds all of the words, so those with any of them are told
     by_meaning: bool = False
     exact: bool = True  # whether the meaning was compared with every explanation
+    lists: list[SubjectList] = []
     notes: list[str]
     read: list[str] | None = None  # the text's tokens, where it was read
     meant: list[TableToken] | None = None  # what the token was taken as

@@ -1,4 +1,4 @@
-"""Search by words and meaning: what is embedded, and by which model, and what is missing."""
+"""Search by words, meaning and what subjects list: what is embedded, and by which model, and what is missing."""
 
 import asyncio
 
@@ -13,6 +13,7 @@ from app.web.embedding import embed_few
 from app.web.limits import about_tokens, client_of
 from app.web.routes import state_of
 from app.web.search_contexts import SearchResult
+from app.web.search_listed import ask_lists
 from app.web.search_modes import Scope
 
 PATIENCE_S = 2.0  # for the model, which may have to be loaded first
@@ -25,14 +26,16 @@ async def find_meaning(scope: Scope) -> SearchResult:
     """
     asked, kept = form.check_short(scope.query), form.kept(scope.query, scope.saes)
     vector, notes = await _embedded(scope, asked)
+    lists = await ask_lists(scope, asked)
     comparable = [one.sae_id for one in scope.told.values() if vector is not None and one.model == vector.model]
     literal = embeddings.literal(vector.vectors[0]) if vector is not None else None
     loose = False
     async with state_of(scope.request).database.connect() as db:
-        found = await both(db, kept, asked, literal, comparable, loose=False)
-        if not found.found and not comparable and len(asked.split()) > 1:
+        listed = await lists.best(db, kept)
+        found = await both(db, kept, asked, literal, comparable, loose=False, listed=listed)
+        if not found.words and not comparable and len(asked.split()) > 1:
             loose = True
-            found = await both(db, kept, asked, None, [], loose=True)
+            found = await both(db, kept, asked, None, [], loose=True, listed=listed)
         after, top = scope.query.after, scope.query.top
         shown = found.found[after : after + top]
         records = await get_hits(db, [_wanted(one) for one in shown], asked, loose=loose)
@@ -44,11 +47,16 @@ async def find_meaning(scope: Scope) -> SearchResult:
     return SearchResult(
         found=found.words,
         more=found.more,
-        any_word=loose and bool(found.found),
+        any_word=loose and bool(found.words),
         by_meaning=bool(comparable),
         exact=found.exact,
-        notes=notes,
-        items=[build.by_meaning(by_id[one.key[0]], records[one.key], one) for one in shown if one.key in records],
+        lists=lists.shown,
+        notes=notes + lists.notes,
+        items=[
+            build.by_meaning(by_id[one.key[0]], records[one.key], one, lists.why(one))
+            for one in shown
+            if one.key in records
+        ],
         next=after + top if len(found.found) > after + top else None,
     )
 
@@ -63,9 +71,9 @@ async def _embedded(scope: Scope, asked: str) -> tuple[Embedded | None, list[str
     here = [one for one in scope.told.values() if one.sae_id in names]
     explained = [one for one in here if one.explained]
     if not explained:
-        return None, ["No explanation is here yet, so only labels are searched; 'saescope explain' makes explanations."]
+        return None, ["No explanation is here yet, so only labels have words; 'saescope explain' makes some."]
     if not any(one.model for one in explained):
-        return None, ["Searched by words alone: nothing is embedded yet. 'saescope embed' embeds the explanations."]
+        return None, ["Not searched by meaning: nothing is embedded yet. 'saescope embed' embeds the explanations."]
     vector, told = None, None
     try:
         with state_of(scope.request).limits.request(client_of(scope.request)) as spend:
@@ -76,9 +84,9 @@ async def _embedded(scope: Scope, asked: str) -> tuple[Embedded | None, list[str
         raise
     except TimeoutError:
         work.add_done_callback(lambda done: done.cancelled() or done.exception())  # nobody else hears of it
-        told = "Searched by words alone: the sentence model is being loaded; search again in a moment."
+        told = "Not searched by meaning: the sentence model is being loaded; search again in a moment."
     except SaescopeError as error:
-        told = f"Searched by words alone: {error.message}"
+        told = f"Not searched by meaning: {error.message}"
     notes = [told] if told else []
     if vector is not None:
         notes += _apart([names[one.sae_id] for one in explained if one.model is None], "are not embedded")

@@ -50,7 +50,7 @@ async def find_tokens(scope: Scope) -> SearchResult:
     if len(typed) > LONGEST:
         raise BadRequest(f"No token is longer than {LONGEST} characters.", field="q")
     meant, told = [], []
-    for some in _by_subject(scope.saes):
+    for some in by_subject(scope.saes):
         found = reading_as(typed, await state.vocabulary(some[0])) or reading_as(
             typed.strip(), await state.vocabulary(some[0])
         )
@@ -119,7 +119,7 @@ async def find_phrase(scope: Scope) -> SearchResult:
     """
     state, query = state_of(scope.request), scope.query
     asked = form.check_short(query)
-    groups = _by_subject(scope.saes)
+    groups = by_subject(scope.saes)
     saes = groups[0]
     notes = [f"Only SAEs of {saes[0].subject} were searched; choose another to search its examples."] * (
         len(groups) > 1
@@ -230,7 +230,7 @@ def _nearest(
     return sorted(found, key=lambda one: (-one[1], one[0]))[:top], widths, gone
 
 
-def _by_subject(saes: Sequence[q.SAERecord]) -> list[list[q.SAERecord]]:
+def by_subject(saes: Sequence[q.SAERecord]) -> list[list[q.SAERecord]]:
     groups: dict[str, list[q.SAERecord]] = {}
     for sae in saes:
         groups.setdefault(sae.subject_path, []).append(sae)

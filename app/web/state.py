@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from sqlalchemy import func, select
@@ -27,6 +27,7 @@ from app.subject.vocabulary import vocabulary_beside, vocabulary_here
 from app.web.attempts import Attempts
 from app.web.gathered import Gathered
 from app.web.limits import Limits
+from app.web.listings import Listings, Shares
 from app.web.matches import Matches
 from app.web.memory import Memory
 from app.web.scores import Scores
@@ -34,6 +35,8 @@ from app.web.traffic import Traffic
 
 if TYPE_CHECKING:
     from app.web.provider import Provider  # what it needs is loaded where there is one
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -54,8 +57,9 @@ class State:
     stopping: bool = False  # told to stop: what is under way goes on for a while
     scores: Scores = field(default_factory=Scores)
     matches: Matches = field(default_factory=Matches)
+    listings: Listings = field(default_factory=Listings)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # each holds a connection
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)  # begun by a page, which does not wait for them
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)  # begun by a page, which does not wait for them
     _vocabularies: dict[str, Vocabulary] = field(default_factory=dict)
     _scales: dict[int, Scale] = field(default_factory=dict)
 
@@ -90,6 +94,11 @@ class State:
 
         return Gathered(fetch)
 
+    @cached_property
+    def token_shares(self) -> Shares:
+        """Which tokens latents fire on, by SAE."""
+        return Shares(self.reads, self.later)
+
     async def stop(self) -> None:
         """The server was told to stop: its job is interrupted at once, prompts may go on for a while; whoever waits
         for the model then is told so, streams by a last event."""
@@ -98,11 +107,12 @@ class State:
         await asyncio.sleep(self.settings.drain_seconds)
         await self.engine.close()
 
-    def later(self, work: Coroutine[Any, Any, None]) -> None:
-        """Do ``work`` when this page has been answered."""
+    def later(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Do ``work``, whether or not anybody waits for it."""
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
+        return task
 
     async def vocabulary(self, sae: SAERecord) -> Vocabulary:
         if sae.subject_path not in self._vocabularies:
