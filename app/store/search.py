@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.store.browse import Range, single
 
-WORDS = 2000  # matches of a word that are looked at, each a row somewhere on the disk
+WORDS = 1500  # matches of a word that are looked at, each a row somewhere on the disk
 DEPTH = 200  # of each list, that are merged
 LEAST = 1000  # so few that the filters keep are always all compared
 EF_SEARCH = 100
