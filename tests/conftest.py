@@ -26,6 +26,7 @@ from app.settings import Settings
 from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from app.subject.load import load_subject
+from tests.lister import plant
 
 hypothesis.settings.register_profile("saescope", deadline=None)  # a machine may be busy
 hypothesis.settings.load_profile("saescope")
@@ -100,6 +101,14 @@ def tiny_folder(real_folder):
 @pytest.fixture(scope="session")
 def tiny(tiny_folder):
     return load_subject(tiny_folder, "tiny", dtype="float32", device="cpu")
+
+
+@pytest.fixture(scope="session")
+def lister(tiny):
+    """A subject as wide as the tiny one, with its tokenizer, that lists planted words for a query."""
+    folder = public_folder() / "lister"
+    plant(tiny.tokenizer, folder)
+    return load_subject(folder, "lister", dtype="float32", device="cpu")
 
 
 @pytest.fixture(scope="session")

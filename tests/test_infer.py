@@ -8,6 +8,7 @@ import socket
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from app.infer import client as module
 from app.infer import wire
 from app.infer.client import Services, _with
 from app.live.edit import Edit
-from app.live.jobs import GenerateJob
+from app.live.jobs import GenerateJob, ListJob
+from app.live.listing import listing
 from app.live.prompt import PromptRun, Target
 from app.main import create_app
 from app.store import queries as q
@@ -132,6 +134,22 @@ def test_a_stream_is_the_same_events(client, away):
     one, other = ([line for line in text.splitlines() if line.startswith("data")] for text in told)
     assert len(one) == 6
     alike(*([json.loads(line.removeprefix("data: ")) for line in lines] for lines in (one, other)))
+
+
+def test_a_subject_lists_the_same_in_a_service(client, away, service, settings, aim, tiny):
+    async def ask():
+        services = Services([service.url], settings.home)
+        try:
+            return [answer async for answer in services.run([aim], ListJob("words for what a cat does"))]
+        finally:
+            await services.close()
+
+    (told,) = asyncio.run(ask())
+    assert told.items
+    alike(asdict(told), asdict(listing(tiny, "words for what a cat does")))
+    found = [site.get("/search.json", params={"q": "cats", "top": 40}).json() for site in (client, away)]
+    alike(*found)
+    assert any(hit["listed"] for hit in found[0]["result"]["items"])
 
 
 def test_pages_are_the_same(client, away):

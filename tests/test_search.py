@@ -54,13 +54,13 @@ def own(settings, model_folder):
 
 
 @pytest.fixture(scope="module")
-def saes(own, database, tiny, sequences, harvested, model):
+def saes(own, database, lister, sequences, harvested, model):
     """Ids by slug; the first's explanations are embedded, the second's not."""
     for number, slug in enumerate((FIRST, SECOND)):
         folder = public_folder() / slug
         sae = random_sae(hook=f"model.layers.{number}:out", seed=number)
         saelens.write(folder, sae, matrices=torch.float32, metadata={})
-        run_job(Job(slug, folder, "test text", 64, harvested[1]), tiny, sequences, database, own.home)
+        run_job(Job(slug, folder, "test text", 64, harvested[1]), lister, sequences, database, own.home)
     with database.begin() as connection:
         ids = dict(connection.execute(text("SELECT slug, id FROM sae")).all())
         connection.execute(text("UPDATE latent SET label = 'nothing much ' || index, density = 0.001 * (index + 1)"))
