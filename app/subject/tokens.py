@@ -2,6 +2,7 @@
 
 import codecs
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, cast
@@ -70,10 +71,11 @@ class Vocabulary:
         never become a character are shown as U+FFFD.
         """
         known, size, inside = self._whole, len(self.token_bytes), False
-        if token_ids and min(token_ids) >= 0 and max(token_ids) < size:
-            whole = list(map(known.__getitem__, token_ids))
-            if None not in whole:
-                return cast("list[str]", whole)
+        if token_ids and min(token_ids) >= 0:
+            with suppress(IndexError):
+                whole = list(map(known.__getitem__, token_ids))
+                if None not in whole:
+                    return cast("list[str]", whole)
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         pieces = []
         for i in token_ids:

@@ -17,6 +17,7 @@ from app.web import contexts as c
 from app.web import evaluation_build
 from app.web.explain_build import sae_scores
 from app.web.explain_contexts import Explanation
+from app.web.unvalidated import unvalidated
 
 INTERVALS = {TOP: "top", RANDOM: "random", NEAR: "near"}
 BINS_PER_OCTAVE, LOWEST_OCTAVE = 8, -12
@@ -141,7 +142,8 @@ def histogram(latent: LatentRecord) -> c.Histogram:
 
 def example(record: ExampleRecord, vocabulary: Vocabulary) -> c.Example:
     # Built without validation: a page has sixty of these with 64 values each, all from typed rows.
-    return c.Example.model_construct(
+    return unvalidated(
+        c.Example,
         interval=INTERVALS.get(record.interval, str(record.interval)),
         sign=record.sign,
         rank=record.rank,
@@ -212,7 +214,8 @@ def feature_page(
 def glimpse(record: ExampleRecord, latent: LatentSummary | LatentRecord, vocabulary: Vocabulary) -> c.Glimpse:
     peak = record.position - record.start
     first, last = max(0, peak - GLIMPSE), peak + GLIMPSE + 1
-    return c.Glimpse.model_construct(
+    return unvalidated(
+        c.Glimpse,
         tokens=vocabulary.pieces(record.token_ids[first:last]),
         activations=record.activations[first:last],
         position=peak - first,
@@ -276,16 +279,17 @@ def usage(
 def groups(page: c.FeaturePage) -> list[c.ExampleGroup]:
     """Per sign, positive first: top, then the tenths of that sign's range from the strongest down."""
     out = []
+    of: dict[tuple[str, int], list[c.Example]] = {}
+    for e in page.examples:
+        of.setdefault((e.interval, 1 if e.interval in ("near", "random") else e.sign), []).append(e)
     for sign, peak in ((1, page.max), (-1, -page.min)):
-        signed = [e for e in page.examples if e.sign == sign]
-        top = {(e.sequence, e.start) for e in signed if e.interval == "top"}
+        top = {(e.sequence, e.start) for e in of.get(("top", sign), ())}
         for name in ["top", *map(str, range(9, -1, -1))]:
-            mine = [e for e in signed if e.interval == name]
-            new = mine if name == "top" else [e for e in mine if (e.sequence, e.start) not in top]
-            if mine:
+            if mine := of.get((name, sign)):
+                new = mine if name == "top" else [e for e in mine if (e.sequence, e.start) not in top]
                 out.append(group(name, sign, peak, new, folded=len(mine) - len(new)))
     for name in ("near", "random"):
-        if mine := [e for e in page.examples if e.interval == name]:
+        if mine := of.get((name, 1)):
             out.append(group(name, 1, page.max, mine, folded=0))
     return out
 

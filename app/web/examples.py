@@ -9,14 +9,15 @@ import operator
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from itertools import compress
 from typing import Literal, NamedTuple
 
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from app import urls
 from app.web import contexts as c
 from app.web.formats import sig
-from app.web.heat import LEVELS, SPECIAL, heat_class, whole_characters
+from app.web.heat import CLASSES, SPECIAL, escaped, heat_level, level_classes, whole_characters
 
 View = Literal["snippet", "stacked", "full"]
 Norm = Literal["latent", "row"]
@@ -25,7 +26,7 @@ Space = Literal["plain", "glyphs"]
 NEAR = 10  # tokens on either side of the peak that a snippet shows
 ALIKE = 0.8  # share of those that two examples have in common when one is folded under the other
 GLYPHS = {"\n": "↵", "\r": "␍", "\t": "→", " ": "·"}
-ROWS = {f"{by}{level}": f"{row}{level}" for by, row in ("ar", "nm") for level in range(LEVELS + 1)}  # classes by row
+ROW_CLASSES = level_classes("r", "m")
 _BEYOND = [None] * NEAR
 _BREAKS = re.compile(r"[\n\r\t]")
 _WHITE = re.compile(r"[\n\r\t ]")
@@ -97,16 +98,47 @@ def alike(a: Sequence[int | None], b: Sequence[int | None]) -> bool:
     return bool(same - neither >= ALIKE * (places - neither))
 
 
-def shown_example(example: c.Example, page: c.FeaturePage, maximum: float, look: Look) -> Markup:
+def sections(rows: Sequence[Sequence[Section]], page: c.FeaturePage, look: Look) -> Markup:
+    """Every example of the page. Written here, not in a template: there are sixty."""
+    peak, out = max(page.max, -page.min), []
+    for row in rows:
+        shown = "".join([_section(section, page, peak, look) for section in row])
+        signed = page.max > 0 > page.min and row[0].group.interval not in ("near", "random")
+        out.append(f'<div class="signs">{shown}</div>' if signed else shown)
+    return Markup("".join(out))
+
+
+def _section(section: Section, page: c.FeaturePage, maximum: float, look: Look) -> str:
+    group, anchor = section.group, escape(section.anchor)
+    low, high = group.low, group.high
+    bounds = "" if low is None or high is None else f' <small class="muted">{sig(low)} to {sig(high)}</small>'
+    out = [
+        f'<section id="{anchor}" class="interval{" negative" if group.sign < 0 else ""}" '
+        f'aria-labelledby="{anchor}-title"><h3 id="{anchor}-title">{escape(group.title)}{bounds}</h3>\n'
+    ]
+    if group.folded:
+        stand = "stands" if group.folded == 1 else "stand"
+        out.append(f'<p class="muted">{group.folded} drawn for this interval {stand} among the top above.</p>')
+    for example, repeats in section.shown:
+        out.append(f'<article class="example">{_example(example, page, maximum, look)}\n')
+        if repeats:
+            count = f"{len(repeats)} near-duplicate{'s' if len(repeats) > 1 else ''}"
+            shown = "".join([f"{_example(one, page, maximum, look)}\n" for one in repeats])
+            out.append(f'<details class="repeats"><summary>{count}</summary>\n{shown}</details>')
+        out.append("</article>\n")
+    return "".join([*out, "</section>"])
+
+
+def _example(example: c.Example, page: c.FeaturePage, maximum: float, look: Look) -> str:
     """An example's heat map, and below it how strongly the latent fires, of which document, and where all values
-    stand. Written here, not in a template: a page has sixty."""
+    stand."""
     quiet, glyphs = example.interval == "random", look.space == "glyphs"
     heat = example_heat(
         example.tokens, example.activations, maximum, example.position, peak=not quiet, glyphs=glyphs
     )  # fmt: skip
     fires = f'<span class="num">{sig(example.activation)}</span> · ' if example.activation else ""
     values = urls.example(page.address, page.index, example.interval, example.sign, example.rank)
-    return Markup(
+    return (
         f'<p class="heat example-heat" dir="auto">{heat}</p>\n<div class="about"><p class="source">{fires}'
         f'{html.escape(example.document)} <a class="values" href="{html.escape(values)}">Values</a></p></div>'
     )
@@ -127,7 +159,7 @@ def example_heat(
     level by ``maximum``, ``rN`` that by the strongest of the row (``nN`` and ``mN`` where it is negative). ``i.n`` is a
     line break, which some views show as a space, ``i.o`` a glyph in the place of whitespace.
     """
-    row = max(max(activations), -min(activations)) if activations else 0.0
+    row = max(map(abs, filter(None, activations)), default=0.0)
     begin = ""
     if tokens and SPECIAL.fullmatch(tokens[0]):
         begin = f'<span class="bos" title="{html.escape(tokens[0])}">⊢</span>'
@@ -135,54 +167,51 @@ def example_heat(
     shown, values, ends = whole_characters(tokens, activations)
     middle, peak = bisect_left(ends, centre), peak and centre >= 0
     first, last = bisect_left(ends, centre - NEAR), max(bisect_right(ends, centre + NEAR), middle + 1)
-    spans = {
-        place: _span(shown[place], value, maximum, row, peak and place == middle, glyphs)
-        for place, value in enumerate(values)
-        if value or (peak and place == middle)
-    }
-    marked = list(spans)
+    pieces = escaped(shown)
+    spans = _spans(pieces, values, maximum, row, middle if peak else None, glyphs)
+    if glyphs:
+        pieces = [_WHITE.sub(_white, piece) for piece in pieces]
+    for place, span in spans.items():
+        pieces[place] = span
 
     def part(start: int, end: int) -> str:
-        """Places start to end: a span where something fires, the text between as it is."""
-        out, at = [], start
-        for place in marked[bisect_left(marked, start) : bisect_left(marked, end)]:
-            if at < place:
-                out.append(_bare("".join(shown[at:place]), glyphs))
-            out.append(spans[place])
-            at = place + 1
-        if at < end:
-            out.append(_bare("".join(shown[at:end]), glyphs))
-        return "".join(out)
+        """Places start to end. No span holds a line break."""
+        return "".join(pieces[start:end]).replace("\n", "<i class=n>\n</i>").replace("\r", "")
 
-    mid = spans.get(middle) or (f"<span>{part(middle, middle + 1)}</span>" if middle < len(shown) else "<span></span>")
-    far, before, after, beyond = part(0, first), part(first, middle), part(middle + 1, last), part(last, len(shown))
+    mid = spans.get(middle) or f"<span>{part(middle, middle + 1)}</span>"
+    far, before, after, beyond = part(0, first), part(first, middle), part(middle + 1, last), part(last, len(pieces))
     far, before = (begin + far, before) if centre >= NEAR else (far, begin + before)
     before = f'<span class="far">{far}</span>{before}' if far else before
     after = f'{after}<span class="far">{beyond}</span>' if beyond else after
     return Markup(f'<span class="l"><span>{before}</span></span>{mid}<span class="r">{after}</span>')
 
 
-def _span(text: str, value: float, maximum: float, row: float, peak: bool, glyphs: bool) -> str:
-    by_latent, by_row = heat_class(value, maximum), ROWS[heat_class(value, row)]
-    shown = html.escape(text)
-    if not shown.isprintable():
-        shown = _BREAKS.sub(_glyph, shown)
-    if glyphs:
-        shown = shown.replace(" ", "<i class=o>·</i>")
-    return f'<span class="{by_latent} {by_row}{" peak" if peak else ""}" title="{sig(value)}">{shown}</span>'
+def _spans(
+    texts: Sequence[str], values: Sequence[float], maximum: float, row: float, peak: int | None, glyphs: bool
+) -> dict[int, str]:
+    """By place, an element wherever something fires and at ``peak``. texts: escaped."""
+    places = [*compress(range(len(values)), values)]
+    if peak is not None and peak < len(values) and not values[peak]:
+        places.append(peak)
+    spans = {}
+    for place in places:
+        value, text = values[place], texts[place]
+        level, by_row = heat_level(value, maximum), heat_level(value, row)
+        if not text.isprintable():
+            text = _BREAKS.sub(_break, text)
+        if glyphs:
+            text = text.replace(" ", "<i class=o>·</i>")
+        mark = " peak" if place == peak else ""
+        spans[place] = f'<span class="{CLASSES[level]} {ROW_CLASSES[by_row]}{mark}" title="{sig(value)}">{text}</span>'
+    return spans
 
 
-def _glyph(found: re.Match[str]) -> str:
+def _break(found: re.Match[str]) -> str:
     return f"<i>{GLYPHS[found[0]]}</i>"
 
 
-def _bare(text: str, glyphs: bool) -> str:
-    shown = html.escape(text)
-    if shown.isprintable() and not glyphs:
-        return shown
-    if glyphs:
-        return _WHITE.sub(lambda found: f"<i class=o>{GLYPHS[found[0]]}</i>", shown)
-    return shown.replace("\n", "<i class=n>\n</i>").replace("\r", "")
+def _white(found: re.Match[str]) -> str:
+    return f"<i class=o>{GLYPHS[found[0]]}</i>"
 
 
 def readings(example: c.Example) -> list[tuple[int, str, float]]:

@@ -15,9 +15,15 @@ SPECIAL = re.compile(r"<\|[^|<>]*\|>|<s>|<bos>")
 _GLYPHS = {code: 0x2400 + code for code in range(32)} | {0x7F: "␡"} | str.maketrans({"\n": "↵", "\t": "→"})
 
 
-# The share from which each level is taken: where 10 * log(1 + 9 share) / log 10 rounds up to it.
-_FROM = [(10 ** ((level - 0.5) / LEVELS) - 1) / 9 for level in range(1, LEVELS + 1)]
-_POSITIVE, _NEGATIVE = ([f"{sign}{level}" for level in range(LEVELS + 1)] for sign in "an")
+def level_classes(positive: str, negative: str) -> list[str]:
+    """The class of each level, at that index: of negative levels as of others."""
+    falling = [f"{negative}{level}" for level in range(LEVELS, 0, -1)]
+    return [f"{positive}{level}" for level in range(LEVELS + 1)] + falling
+
+
+# The share from which each level is taken: where 10 * log(1 + 9 share) / log 10 rounds up to it, and 0 for the first.
+_FROM = [0.0, *((10 ** ((level - 0.5) / LEVELS) - 1) / 9 for level in range(2, LEVELS + 1))]
+CLASSES = level_classes("a", "n")
 
 
 class Span(NamedTuple):
@@ -34,10 +40,24 @@ def heat_class(value: float, maximum: float) -> str:
 
     Log-like: level = 10 * log(1 + 9 share) / log 10, at least 1 for anything active, so that weak firing shows.
     """
+    return CLASSES[heat_level(value, maximum)]
+
+
+def heat_level(value: float, maximum: float) -> int:
+    """The number of its ``heat_class``, below 0 for ``n1``..``n10``."""
     if value == 0 or maximum <= 0:
-        return "a0"
-    level = max(1, bisect_right(_FROM, abs(value) / maximum))
-    return _NEGATIVE[level] if value < 0 else _POSITIVE[level]
+        return 0
+    return -bisect_right(_FROM, -value / maximum) if value < 0 else bisect_right(_FROM, value / maximum)
+
+
+def colour_scale(maximum: float, minimum: float) -> Markup:
+    """Every colour of a heat map, each with the activation that it goes up or down to."""
+    levels = [(level, 10 ** (level / LEVELS) - 1) for level in range(1, LEVELS + 1)]
+    out = [f'<span class="a{level}" title="up to {sig(maximum * top / 9)}">&nbsp;</span>' for level, top in levels]
+    if minimum < 0:
+        low = (f'<span class="n{n}" title="down to {sig(minimum * top / 9)}">&nbsp;</span>' for n, top in levels[::-1])
+        out = [*low, '<span class="a0" title="0">&nbsp;</span>', *out]
+    return Markup("".join(out))
 
 
 def whole_characters(
@@ -45,7 +65,7 @@ def whole_characters(
 ) -> tuple[Sequence[str], Sequence[float], Sequence[int]]:
     """Tokens that hold only part of a character joined with the one that completes it: the texts, of each the value of
     largest magnitude, and the place of its last token."""
-    if "" not in tokens:
+    if all(tokens):
         return tokens, activations, range(len(tokens))
     texts: list[str] = []
     values: list[float] = []
@@ -108,6 +128,16 @@ def floats(values: Sequence[float | None]) -> list[float]:
     return [value or 0.0 for value in values]
 
 
+def escaped(texts: Sequence[str]) -> list[str]:
+    """Each text as HTML, all at once: a page has thousands."""
+    plain = "\0".join(texts)
+    whole = html.escape(plain)
+    if whole == plain:
+        return [*texts]
+    out = whole.split("\0")
+    return out if len(out) == len(texts) else [html.escape(text) for text in texts]  # where one holds what parts them
+
+
 def _escaped(text: str) -> str:
     return html.escape(visible(text))
 
@@ -115,4 +145,4 @@ def _escaped(text: str) -> str:
 def visible(token: str) -> str:
     """Line breaks and tabs as glyphs, so that they take one place in a line; other control characters as well, since
     they would not be seen."""
-    return token.translate(_GLYPHS)
+    return token if token.isprintable() else token.translate(_GLYPHS)

@@ -1,7 +1,7 @@
 """The Jinja environment and what templates can call."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -10,10 +10,10 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app import __version__, urls
 from app.store.reader import may, reader
-from app.web import browse_charts, charts, evaluation_charts, examples, many_charts
+from app.web import browse_charts, charts, evaluation_charts, examples, feature_rows, many_charts
 from app.web.aligned import aligned_heat, around, bos_marked, by_size, texts
 from app.web.formats import duration, exact, measured, number, percent, sig, thousands
-from app.web.heat import floats, heat, heat_row, visible
+from app.web.heat import colour_scale, floats, heat, heat_row, visible
 from app.web.presets import PRESETS, preset_url
 from app.web.prose import prose
 from app.web.sharing import absolute, frame
@@ -28,17 +28,23 @@ def static(path: str) -> str:
     return urls.static(path, version)
 
 
+class Templates(Environment):
+    def make_globals(self, d: MutableMapping[str, Any] | None) -> MutableMapping[str, Any]:
+        """As a plain dict: Jinja's own compares the names of a chain of them at each import."""
+        return {**self.globals, **(d or {})}
+
+
 @cache
 def environment() -> Environment:
-    env = Environment(
+    env = Templates(
         loader=FileSystemLoader(ROOT / "templates"), autoescape=True, auto_reload=False, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
     env.globals.update(urls=urls, static=static, version=__version__, heat_map=heat, visible=visible,
         absolute=absolute, frame=frame, measured=measured,
-        example_heat=examples.example_heat, shown_example=examples.shown_example, fold=examples.fold,
+        example_heat=examples.example_heat, example_sections=examples.sections, fold=examples.fold,
         histogram_values=charts.histogram_values,
-        drawn=charts.drawn, table_rows=charts.table_rows, pairs=browse_charts.pairs,
+        chart_svg=charts.chart_svg, table_rows=charts.table_rows, pairs=browse_charts.pairs,
         bars_chart=browse_charts.bars_chart,
         profile_values=charts.profile_values, ranked=charts.ranked, percents=charts.percents,
     )  # fmt: skip
@@ -52,6 +58,9 @@ def environment() -> Environment:
         preset_url=preset_url,
         order=by_size,
         bos_marked=bos_marked,
+        feature_rows=feature_rows,
+        view_switches=feature_rows.view_switches,
+        colour_scale=colour_scale,
         drawings=evaluation_charts,
         many_charts=many_charts,
         who=reader.get,
