@@ -75,7 +75,7 @@ def environment() -> Environment:
 def _pieces(name: str, context: dict[str, Any], block: str | None = None) -> Iterator[str]:
     """A page, or a block of it, as its template gives it. Macros refer to the context they were defined in, which
     refers to them. Emptied, it lets go of what the page shows at once; else all of that would wait for the garbage
-    collector, which stops everyone for 30 ms then."""
+    collector, which stops everyone for 25 ms then."""
     env = environment()
     template = env.get_template(name)
     scope = template.new_context(context)
