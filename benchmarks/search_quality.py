@@ -4,6 +4,8 @@ Of the demo's SAE, explained and embedded. A query says in words what the tokens
 none of them. A feature is right for it by as much of its activation, over the text that explanations were made from,
 as is on the list's tokens; nothing of an explanation has a say in that. The even queries were looked at while what is
 embedded was chosen, the odd ones were kept apart until it was.
+
+Three ways: words and meaning; those with the features that fire on what the subject lists; the last alone.
 """
 
 import argparse
@@ -20,12 +22,16 @@ from app.embed.folder import check_model
 from app.embed.model import SentenceModel
 from app.explain.codes import read_codes
 from app.explain.samples import Codes
+from app.live.jobs import ListAnswer
+from app.live.listed_scores import scored
+from app.live.listing import listing
 from app.settings import load_settings
 from app.store import search as s
 from app.store.embeddings import literal
 from app.store.engine import async_engine, database_url, sync_engine
 from app.store.explain_sources import find_explain_source
-from app.subject.load import load_vocabulary
+from app.store.token_shares import read_token_shares
+from app.subject.load import load_subject
 
 RIGHT = 0.4  # of a feature's activation, from which on it is right
 TOP = 10
@@ -96,13 +102,23 @@ def quality(ranked: Sequence[Sequence[int]], right: Sequence[Floats]) -> Quality
     return Quality(len(hit), float(np.mean(hit)), float(np.mean(mrr)), float(np.mean(share)))
 
 
-async def ask(url: Any, sae: int, n: int, vectors: Floats) -> list[list[int]]:
-    """What the site finds, by meaning and words."""
-    engine, out = async_engine(url), []
-    for query, vector in zip(QUERIES, vectors, strict=True):
+async def ask(url: Any, sae: int, n: int, vectors: Floats, lists: Sequence[ListAnswer]) -> dict[str, list[list[int]]]:
+    """What the site finds in each way."""
+    engine = async_engine(url)
+    async with engine.connect() as connection:
+        counted = await read_token_shares(connection, sae, n)
+    if counted is None:
+        raise SystemExit("This harvest did not count on which tokens features fire; harvest the SAE again.")
+    out: dict[str, list[list[int]]] = {"words and meaning": [], "and lists": [], "lists alone": []}
+    for query, vector, answer in zip(QUERIES, vectors, lists, strict=True):
+        listed = scored([(sae, counted, answer.items)]).keys(s.DEPTH)
         async with engine.connect() as connection:
-            found = await s.both(connection, s.Kept((sae,), size=n), query, literal(vector), [sae], loose=False)
-        out.append([one.key[1] for one in found.found])
+            for name, some in (("words and meaning", []), ("and lists", listed)):
+                found = await s.both(
+                    connection, s.Kept((sae,), size=n), query, literal(vector), [sae], loose=False, listed=some
+                )
+                out[name].append([one.key[1] for one in found.found])
+        out["lists alone"].append([latent for _, latent in listed])
     await engine.dispose()
     return out
 
@@ -117,17 +133,30 @@ def main() -> None:
     engine = sync_engine(url)
     with engine.connect() as connection:
         source = find_explain_source(connection, given.sae, None)
-    vocabulary = load_vocabulary(settings.home / source.subject_path)
-    pieces = [vocabulary.text(token) for token in range(len(vocabulary))]
+    subject = load_subject(settings.home / source.subject_path, "", settings.dtype, settings.device)
+    pieces = [subject.vocabulary.text(token) for token in range(len(subject.vocabulary))]
     codes = read_codes(engine, source, settings.home).codes
     right = [shares(codes, pieces, words) for words in QUERIES.values()]
-    model = SentenceModel(check_model(settings))
-    ranked = asyncio.run(ask(url, source.id, source.n_latents, model.encode(list(QUERIES))))
-    for name, found, of in zip(QUERIES, ranked, right, strict=True):
-        place = next((i + 1 for i, latent in enumerate(found) if of[latent] >= RIGHT), None)
-        print(f"{name:34} {int((of >= RIGHT).sum()):3} right, first at {place}: {found[:5]}")
-    parts = {"all": slice(None), "looked at": slice(0, None, 2), "kept apart": slice(1, None, 2)}
-    print(json.dumps({name: quality(ranked[p], right[p])._asdict() for name, p in parts.items()}, indent=1))
+    model, lists = SentenceModel(check_model(settings)), [listing(subject, query) for query in QUERIES]
+    ways = asyncio.run(ask(url, source.id, source.n_latents, model.encode(list(QUERIES)), lists))
+    for number, (name, of) in enumerate(zip(QUERIES, right, strict=True)):
+        places = [_first(ranked[number], of) for ranked in ways.values()]
+        told = " ".join(f"{place or '-':>4}" for place in places)
+        print(f"{name:40} {int((of >= RIGHT).sum()):3} right, the first at {told}")
+    parts = {"all": slice(None), "even": slice(0, None, 2), "odd": slice(1, None, 2)}
+    print(
+        json.dumps(
+            {
+                way: {name: quality(ranked[p], right[p])._asdict() for name, p in parts.items()}
+                for way, ranked in ways.items()
+            },
+            indent=1,
+        )
+    )
+
+
+def _first(found: Sequence[int], of: Floats) -> int | None:
+    return next((place + 1 for place, latent in enumerate(found) if of[latent] >= RIGHT), None)
 
 
 if __name__ == "__main__":

@@ -164,8 +164,8 @@ def test_pages_are_the_same(client, away):
 
 
 def test_a_web_server_that_asks_elsewhere_has_no_torch_in_it(service, web):
-    for path in ("/", f"/saes/{SLUG}/features/3", "/inspect", "/attribute", "/harvests"):
-        answer = httpx2.get(web.url + path, params={"text": TEXT}, timeout=60)
+    for path in ("/", f"/saes/{SLUG}/features/3", "/inspect", "/attribute", "/harvests", "/search"):
+        answer = httpx2.get(web.url + path, params={"q" if path == "/search" else "text": TEXT}, timeout=60)
         assert answer.status_code == 200, answer.text
     answer = httpx2.post(f"{web.url}/api/effect", json={"text": TEXT, "edits": EDITS}, timeout=60)
     assert answer.status_code == 200

@@ -18,7 +18,7 @@ from app.main import create_app
 from app.sae.formats import saelens
 from app.store.embeddings import literal
 from app.store.explanation_bulk import make_partitions
-from app.store.search import RRF, merge
+from app.store.search import RRF, merge, with_listed
 from app.web.assets import install_assets
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.counting import counted_queries
@@ -144,6 +144,18 @@ def test_lists_are_merged_by_reciprocal_ranks():
     assert found[0].merged == pytest.approx(1 / (RRF + 2) + 1 / (RRF + 2))
     assert [one.merged for one in found[1:]] == pytest.approx([1 / (RRF + 1)] * 2)  # the nearer of equal ones first
     assert (found[0].word_id, found[0].meaning_id, found[2].word_id) == (80, 81, 70)
+
+
+def test_what_fires_on_a_list_has_as_much_of_a_vote_as_all_that_is_written():
+    told = merge([((1, 7), 70), ((1, 8), 80)], [((1, 8), 81, 0.8), ((1, 9), 90, 0.7)])  # 8, 7, 9
+    found = with_listed(told, [(1, 4), (1, 9), (1, 7)])
+    assert [one.key for one in found] == [(1, 7), (1, 9), (1, 8), (1, 4)]  # of equal ones what is written is first
+    wanted = [1 / (RRF + 2) + 1 / (RRF + 3), 1 / (RRF + 3) + 1 / (RRF + 2), 1 / (RRF + 1), 1 / (RRF + 1)]
+    assert [one.merged for one in found] == pytest.approx(wanted)
+    assert [one.by_list for one in found] == [2, 1, None, 0]
+    assert (found[1].meaning_id, found[2].word_id, found[3].cosine) == (90, 80, None)
+    assert with_listed(told, []) == told
+    assert [one.key for one in with_listed([], [(1, 4), (2, 1)])] == [(1, 4), (2, 1)]
 
 
 def test_filters_keep_what_they_say(client, saes, database):

@@ -1,5 +1,5 @@
-"""Explanations and labels by words and by meaning, within filters, as ranked lists that are merged, with a third one
-where it is given: latents that fire on what the subject lists (app.live.listed_scores).
+"""Explanations and labels by words and by meaning, within filters, as two ranked lists that are merged; and that with
+a third one where it is given, of latents that fire on what the subject lists (app.live.listed_scores).
 
 Words are PostgreSQL's full text, of explanations and of labels that no explanation gave, over at most ``WORDS`` of the
 matches. Meaning is the cosine of embeddings: exact over
@@ -92,8 +92,8 @@ class Found(NamedTuple):
     by_meaning: int | None
     meaning_id: int | None
     cosine: float | None
-    by_list: int | None
     merged: float  # the sum of 1 / (60 + rank)
+    by_list: int | None = None
 
 
 class Both(NamedTuple):
@@ -138,13 +138,11 @@ async def both(
     rows.sort(key=lambda r: (-r.value if r.kind == "word" else r.value, r.sae_id, r.latent, r.id or 0))
     words = [((r.sae_id, r.latent), r.id) for r in rows if r.kind == "word"]
     meaning = [((r.sae_id, r.latent), r.id, 1 - r.value) for r in rows if r.kind == "near"]
-    return Both(merge(words, meaning, listed), held, more, few or not near)
+    return Both(with_listed(merge(words, meaning), listed), held, more, few or not near)
 
 
-def merge(
-    words: Sequence[tuple[Key, int | None]], meaning: Sequence[tuple[Key, int, float]], listed: Sequence[Key] = ()
-) -> list[Found]:
-    """The lists, the best first, as one without repeats. A latent stands where its best explanation does; of equal
+def merge(words: Sequence[tuple[Key, int | None]], meaning: Sequence[tuple[Key, int, float]]) -> list[Found]:
+    """Both lists, the best first, as one without repeats. A latent stands where its best explanation does; of equal
     ones the nearer is first."""
     by_word: dict[Key, tuple[int, int | None]] = {}
     for key, one in words:
@@ -154,16 +152,29 @@ def merge(
     by_meaning: dict[Key, tuple[int, int, float]] = {}
     for key, number, near_by in meaning:
         by_meaning.setdefault(key, (len(by_meaning), number, near_by))
-    by_list = {key: rank for rank, key in enumerate(listed)}
     found = []
-    for key in by_word.keys() | by_meaning.keys() | by_list.keys():
+    for key in by_word.keys() | by_meaning.keys():
         w, w_id = by_word.get(key, (None, None))
         near = by_meaning.get(key)
         m, m_id, cosine = near or (None, None, None)
-        place = by_list.get(key)
-        merged = sum(1 / (RRF + 1 + rank) for rank in (w, m, place) if rank is not None)
-        found.append(Found(key, w, w_id, m, m_id, cosine, place, merged))
+        merged = sum(1 / (RRF + 1 + rank) for rank in (w, m) if rank is not None)
+        found.append(Found(key, w, w_id, m, m_id, cosine, merged))
     return sorted(found, key=lambda one: (-one.merged, -(one.cosine or -1.0), one.key))
+
+
+def with_listed(told: Sequence[Found], listed: Sequence[Key]) -> list[Found]:
+    """What texts say and what latents fire on, each the best first, merged alike; of equal ones what texts say is
+    first. Words and meaning have one vote together: each with its own outvoted the third list."""
+    places = {key: rank for rank, key in enumerate(listed)}
+    if not places:
+        return list(told)
+    found = []
+    for rank, one in enumerate(told):
+        place = places.pop(one.key, None)
+        merged = 1 / (RRF + 1 + rank) + (0 if place is None else 1 / (RRF + 1 + place))
+        found.append(one._replace(merged=merged, by_list=place))
+    found += [Found(key, None, None, None, None, None, 1 / (RRF + 1 + place), place) for key, place in places.items()]
+    return sorted(found, key=lambda one: -one.merged)
 
 
 async def _prepare(connection: AsyncConnection, kept: Kept) -> bool:
