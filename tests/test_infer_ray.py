@@ -15,17 +15,32 @@ from app.infer.client import Services
 from app.live.edit import Edit
 from app.live.jobs import GenerateJob
 from tests.conftest import SLUG
-from tests.services import started
+from tests.services import Process
 from tests.test_infer import TEXT, aim, infer
 
 pytest.importorskip("ray.serve")
 __all__ = ["aim"]
 
 
+@contextlib.contextmanager
+def on_ray(*arguments, **given):
+    """Begun once more where one of Ray's own actors died as it began, which happens on a machine with much else to do."""
+    try:
+        process = Process(*arguments, **given)
+    except AssertionError as error:
+        if "ActorDiedError" not in str(error):
+            raise
+        process = Process(*arguments, **given)
+    try:
+        yield process
+    finally:
+        process.end()
+
+
 @pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="a replica takes a core, and there is one")
 def test_two_replicas_answer_as_one_engine_does(client, settings, tiny_folder, tmp_path, aim):
     arguments, given = infer(settings, tiny_folder, tmp_path, infer_token="a secret")
-    with started(*arguments, "--ray", "auto", "--replicas", "2", **given) as served:
+    with on_ray(*arguments, "--ray", "auto", "--replicas", "2", **given) as served:
 
         def replicas():
             told = [httpx2.get(f"{served.url}/readyz", timeout=20) for _ in range(20)]
