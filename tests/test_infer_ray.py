@@ -24,7 +24,7 @@ __all__ = ["aim"]
 
 @contextlib.contextmanager
 def on_ray(*arguments, **given):
-    """Begun once more where one of Ray's own actors died as it began, which happens on a machine with much else to do."""
+    """Begun once more where one of Ray's own actors died as it began, as happens on a machine with much else to do."""
     try:
         process = Process(*arguments, **given)
     except AssertionError as error:
