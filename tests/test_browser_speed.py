@@ -1,6 +1,8 @@
 """What a page weighs, whether it moves while it loads, and the hover cards, in a real Chromium."""
 
 import threading
+import time
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -27,9 +29,37 @@ SHIFTS = """() => new Promise((done) => {
 })"""
 
 
+@pytest.fixture(scope="module")
+def slow(site):  # noqa: F811
+    """The site from far away: a page comes in pieces of 8 kB, and the browser draws each before the next is there."""
+
+    class Pieces(BaseHTTPRequestHandler):
+        def do_GET(self):
+            with urllib.request.urlopen(site + self.path) as answer:
+                body, kind = answer.read(), answer.headers["content-type"]
+            self.send_response(200)
+            self.send_header("content-type", kind)
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            if not kind.startswith("text/html"):
+                self.wfile.write(body)
+                return
+            for at in range(0, len(body), 8192):
+                self.wfile.write(body[at : at + 8192])
+                time.sleep(0.1 if len(body) < 100_000 else 0)
+
+        def log_message(self, *arguments):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Pieces) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 @pytest.mark.parametrize("width", [1280, 380])
-def test_nothing_moves_while_a_page_loads(browser, site, width):  # noqa: F811
-    context = browser.new_context(base_url=site, viewport={"width": width, "height": 800})
+def test_nothing_moves_while_a_page_loads(browser, slow, width):  # noqa: F811
+    context = browser.new_context(base_url=slow, viewport={"width": width, "height": 800})
     page = context.new_page()  # noqa: F811
     for path in PAGES:
         page.goto(path, wait_until="networkidle")
