@@ -27,7 +27,7 @@ PAGES = {
 def test_a_page_leaves_nothing_for_the_collector(client, page):
     for _ in range(2):  # what is loaded once
         assert client.get(PAGES[page]).status_code == 200
-    # What a page leaves, it leaves each time. Once in a while the coverage tool holds the frames of whoever was at work.
+    # What a page leaves, it leaves each time; now and then the coverage tool holds the frames of whoever is at work.
     assert {} in [left_by(client, PAGES[page]) for _ in range(3)]
 
 
