@@ -15,6 +15,7 @@ from app.train.products import counted
 WARMUP = 0.05  # of the steps, over which the penalty comes in
 RATE = 0.02  # how far log(weight) moves in a step at most
 AHEAD = 50  # steps
+SHORT = 0.1  # the decoder rows' norm at the start
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,10 @@ class ReLUL1(idea.Idea):
     """f = relu((x - b_dec) W_enc + b_enc), x_hat = f W_dec + b_dec
 
     L = (|x - x_hat|^2 + lambda sum_i f_i |W_dec_i|) / var(x), decoder rows of any norm (Conerly et al.'s April update).
+    Rows are short at the start, as there: half of the latents fire then, and with rows of norm 1 they would write
+    several times x, which the first steps could only put right by silencing nearly all.
 
-    Ours is how lambda is found: it starts at ``l1`` and is led to where L0 is ``l0``.
-    Nothing revives dead latents.
+    Ours is how lambda is found: it starts at ``l1`` and is led to where L0 is ``l0``. Nothing revives dead latents.
     """
 
     name, about, Options = "relu-l1", "Bricken et al. 2023, Towards Monosemanticity; Conerly et al. 2024", Options
@@ -37,6 +39,9 @@ class ReLUL1(idea.Idea):
 
     def __init__(self, shape: Shape, options: Any, generator: torch.Generator) -> None:
         super().__init__(shape, options, generator)
+        with torch.no_grad():
+            self.W_enc.mul_(SHORT)
+            self.W_dec.mul_(SHORT)
         self.led = Led(options.l1, options.l0)
 
     def loss(self, batch: Batch) -> Loss:
