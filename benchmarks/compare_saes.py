@@ -36,6 +36,7 @@ from benchmarks.compare_table import COLUMNS, table
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "docs" / "comparison.json"
 HOOK, N, L0 = "model.layers.9:out", 4096, 32
+BATCH = 512  # so that a million tokens are two thousand steps: thresholds and penalties need them to settle
 TRAINED_ON = ["pkg:wikipedia-train", "pkg:brown", "pkg:django-docs"]  # what demo/run.py's split leaves for training
 HELD_OUT, HELD_TOKENS, EFFECT_ROWS = "pkg:wikipedia-demo", 100_000, 128
 # GBA's frequencies add up to L0: 4,096 latents in ten groups, each with half the frequency of the one before.
@@ -60,7 +61,7 @@ def wanted(ideas: Sequence[str], seeds: Sequence[int]) -> list[Plan]:
 def recipe() -> Recipe:
     halved = choose_dtype("auto", torch.device("cpu")) is torch.bfloat16
     precision = "bfloat16" if halved else "float32"
-    return Recipe(hook_point=HOOK, epochs=1, precision=precision, checkpoint_every=100)
+    return Recipe(hook_point=HOOK, epochs=1, batch=BATCH, precision=precision, checkpoint_every=400)
 
 
 def main() -> None:

@@ -184,13 +184,15 @@ def test_gba_lowers_what_fires_too_often_and_raises_what_never_does():
 
 def test_a_penalty_is_led_to_the_wanted_l0():
     """Against a plant whose L0 follows the weight slowly: L0 moves a hundredth of the way to 1000 / weight a step."""
-    led, l0 = Led(1.0, 32.0), torch.tensor(2000.0)
+    led, l0, weights = Led(1.0, 32.0), torch.tensor(2000.0), []
     for _ in range(2000):
         l0 = l0 + 0.01 * (1000 / led.weight - l0)
-        led.step(l0)
+        led.step(l0, 2000)
+        weights.append(float(led.weight))
     assert float(l0) == pytest.approx(32, rel=0.05)
+    assert max(weights) < 1.5 * 1000 / 32  # so that it silences no more than it must
     still = Led(3.0, 0.0)
-    still.step(torch.tensor(500.0))
+    still.step(torch.tensor(500.0), 2000)
     assert still.weight == 3
 
 

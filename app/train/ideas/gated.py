@@ -43,7 +43,7 @@ class Gated(Idea):
         return Loss(total, fvu, batch.mean(counts), counts > 0, terms)
 
     def after_step(self, batch: Batch, loss: Loss) -> None:
-        self.led.step(loss.l0)
+        self.led.step(loss.l0, batch.steps)
 
     def finished(self, config: SAEConfig, units: Units) -> SAE:
         biases = {name: getattr(self, name).detach().cpu() for name in ("b_gate", "b_mag", "r_mag")}

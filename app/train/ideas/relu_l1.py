@@ -13,8 +13,8 @@ from app.train.idea import Batch, Loss, Shape, Units
 from app.train.products import counted
 
 WARMUP = 0.05  # of the steps, over which the penalty comes in
-RATE = 0.02  # how far log(weight) moves in a step at most
-AHEAD = 50  # steps
+RATE = 10.0  # how far log(weight) moves in a whole run at most
+AHEAD = 0.05  # of the steps
 SHORT = 0.1  # the decoder rows' norm at the start
 
 
@@ -53,7 +53,7 @@ class ReLUL1(idea.Idea):
         return Loss(total, fvu, batch.mean(counts), counts > 0, {"l1": sparsity, "weight": self.led.weight})
 
     def after_step(self, batch: Batch, loss: Loss) -> None:
-        self.led.step(loss.l0)
+        self.led.step(loss.l0, batch.steps)
 
     def finished(self, config: SAEConfig, units: Units) -> SAE:
         return ReLU(config, **self.folded(units))
@@ -66,7 +66,8 @@ def ramp(batch: Batch) -> float:
 
 class Led(nn.Module):
     """A penalty's weight, led to where L0 is ``wanted`` (0: left as it is). At every step its logarithm moves by at
-    most RATE, by how far log(L0) will be from log(wanted) in AHEAD steps if it goes on as of late."""
+    most RATE by the number of steps, by how far log(L0) will be from log(wanted) in AHEAD of them if it goes on as of
+    late."""
 
     weight: Tensor
     error: Tensor
@@ -79,10 +80,10 @@ class Led(nn.Module):
             self.register_buffer(name, torch.tensor(value))
 
     @torch.no_grad()
-    def step(self, l0: Tensor) -> None:
+    def step(self, l0: Tensor, steps: int) -> None:
         if not self.wanted:
             return
         error = (l0.clamp_min(1e-3) / self.wanted).log()
         change = torch.where(self.error.isnan(), torch.zeros_like(error), error - self.error)
         self.slope, self.error = 0.9 * self.slope + 0.1 * change, error
-        self.weight = self.weight * (RATE * (error + AHEAD * self.slope).clamp(-1, 1)).exp()
+        self.weight = self.weight * (RATE / steps * (error + AHEAD * steps * self.slope).clamp(-1, 1)).exp()
