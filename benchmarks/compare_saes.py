@@ -6,7 +6,8 @@
 Trains what is missing, seed 0 of all ideas first, then harvests it on text nobody trained on and measures it there, by
 `saescope harvest` and `saescope eval`, as anyone would: /compare shows them. After ``--minutes`` it stops cleanly, and
 the same call goes on from there. ``HOME/comparison.json`` has what is known so far, ``--table`` prints it as a table.
-Runs that docs/comparison.json tells whole are not made again; ``--publish`` writes those of HOME there too.
+Runs that docs/comparison.json tells whole are not made again; ``--publish`` writes those of HOME there too, and the table
+of all that are whole into docs/comparison.md.
 """
 
 import argparse
@@ -34,7 +35,8 @@ from app.train.stream import Stopped, Watch, train
 from benchmarks.compare_measures import FLOOR, effect, planted_recovery
 from benchmarks.compare_table import COLUMNS, table
 
-PUBLISHED = Path(__file__).resolve().parents[1] / "docs" / "comparison.json"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+BEGIN, END = "<!-- table: benchmarks/compare_saes.py --publish -->\n", "\n<!-- end of table -->"
 HOOK, N, L0 = "model.layers.9:out", 4096, 32
 BATCH = 512  # so that a million tokens are two thousand steps: thresholds and penalties need them to settle
 TRAINED_ON = ["pkg:wikipedia-train", "pkg:brown", "pkg:django-docs"]  # what demo/run.py's split leaves for training
@@ -75,10 +77,9 @@ def main() -> None:
     arguments.add_argument("--table", action="store_true")
     arguments.add_argument("--publish", action="store_true")
     given = arguments.parse_args()
-    kept = Kept(given.home / "comparison.json", whole(PUBLISHED, given.tokens))
+    kept = Kept(given.home / "comparison.json", whole(DOCS / "comparison.json", given.tokens))
     if given.publish:
-        rows = {label: row for label, row in sorted(kept.known.items()) if all(field in row for field in COLUMNS)}
-        PUBLISHED.write_text(json.dumps({label: _lasting(row) for label, row in rows.items()}, indent=1) + "\n")
+        publish(kept.known, DOCS)
     if given.table or given.publish:
         print(table(kept.known, RESIDUAL))
         return
@@ -101,6 +102,17 @@ def whole(path: Path, tokens: int) -> Rows:
     rows: Rows = json.loads(path.read_text()) if path.is_file() else {}
     fits = {label: row for label, row in rows.items() if abs(row["tokens"] - tokens) < 0.01 * tokens}
     return {label: row for label, row in fits.items() if all(field in row for field in COLUMNS)}
+
+
+def publish(known: Rows, docs: Path) -> None:
+    """Write the runs of which every column is known to ``docs``/comparison.json, and their table into comparison.md."""
+    rows = {label: row for label, row in sorted(known.items()) if all(field in row for field in COLUMNS)}
+    page = docs / "comparison.md"
+    before, _, rest = page.read_text().partition(BEGIN)
+    after = rest.partition(END)[2]
+    lasting = {label: _lasting(row) for label, row in rows.items()}
+    (docs / "comparison.json").write_text(json.dumps(lasting, indent=1) + "\n")
+    page.write_text(before + BEGIN + table(rows, RESIDUAL) + END + after)
 
 
 def _lasting(row: dict[str, Any]) -> dict[str, Any]:
