@@ -100,7 +100,7 @@ def test_a_caller_who_leaves_leaves_a_connection_that_works(harvested, settings)
     run(settings, work)
 
 
-def test_a_connection_that_dies_meanwhile_is_replaced(harvested, settings):
+def test_a_connection_that_dies_meanwhile_is_replaced(harvested, settings, caplog):
     async def work(engine):
         other = async_engine(database_url(settings))
         async with engine.connect() as db:
@@ -116,3 +116,4 @@ def test_a_connection_that_dies_meanwhile_is_replaced(harvested, settings):
             return await ask(db, rows(NUMBER, number=9))
 
     assert run(settings, work) == [(9, "a % sign")]
+    assert [one.name for one in caplog.records if one.name.startswith("sqlalchemy")] == []  # nor tried to use it again
