@@ -6,8 +6,8 @@
 Trains what is missing, seed 0 of all ideas first, then harvests it on text nobody trained on and measures it there, by
 `saescope harvest` and `saescope eval`, as anyone would: /compare shows them. After ``--minutes`` it stops cleanly, and
 the same call goes on from there. ``HOME/comparison.json`` has what is known so far, ``--table`` prints it as a table.
-Runs that docs/comparison.json tells whole are not made again; ``--publish`` writes those of HOME there too, and the table
-of all that are whole into docs/comparison.md.
+Runs that docs/comparison.json tells whole are not made again; ``--publish`` writes those of HOME there too, and the
+table of all that are whole into docs/comparison.md.
 """
 
 import argparse
