@@ -124,6 +124,7 @@ REFUSALS = {
     "NaN": (lambda f: saelens(f, lambda t: poked(t, "W_dec", float("nan"))), "'W_dec'"),
     "how many NaN": (lambda f: saelens(f, lambda t: poked(t, "W_dec", float("nan"))), "3 NaN values of 1,280"),
     "unknown key": (lambda f: saelens(f, soft_cap=3), "keys that are not known here: soft_cap"),
+    "a key of two lines": (lambda f: saelens(f, **{"soft\ncap": 3}), "keys that are not known here: soft cap;"),
     "unknown tensor": (lambda f: saelens(f, lambda t: t | {"extra": torch.zeros(3)}), "not known here: extra"),
     "no k": (lambda f: saelens(f, k=None), "lacks k"),
     "threshold -1": (lambda f: dictionary_learning(f, "dl-batchtopk"), "-1: it was never set"),

@@ -9,7 +9,11 @@ from app.sae.acts import Acts
 
 
 class SAEFormatError(ValueError):
-    """A file or folder that is no SAE we can read; says which tensor or key, what it is and what was wanted."""
+    """A file or folder that is no SAE we can read; says on one line which tensor or key, what it is and what was
+    wanted. A name in it may hold anything."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(ch if ch.isprintable() else " " for ch in message))
 
 
 @dataclass(frozen=True)
