@@ -105,11 +105,17 @@ def whole(path: Path, tokens: int) -> Rows:
 
 
 def publish(known: Rows, docs: Path) -> None:
-    """Write the runs of which every column is known to ``docs``/comparison.json, and their table into comparison.md."""
+    """Write the runs of which every column is known to ``docs``/comparison.json, and their table into comparison.md.
+
+    Raises:
+        SystemExit: the page is not there, or not its two marks, between which the table stands; nothing is written.
+    """
     rows = {label: row for label, row in sorted(known.items()) if all(field in row for field in COLUMNS)}
     page = docs / "comparison.md"
-    before, _, rest = page.read_text().partition(BEGIN)
-    after = rest.partition(END)[2]
+    before, begun, rest = (page.read_text() if page.is_file() else "").partition(BEGIN)
+    _, ended, after = rest.partition(END)
+    if not begun or not ended:
+        raise SystemExit(f"{page} has no place for the table: it stands between {BEGIN.strip()} and {END.strip()}.")
     lasting = {label: _lasting(row) for label, row in rows.items()}
     (docs / "comparison.json").write_text(json.dumps(lasting, indent=1) + "\n")
     page.write_text(before + BEGIN + table(rows, RESIDUAL) + END + after)

@@ -46,7 +46,7 @@ def slow(site):  # noqa: F811
                 return
             for at in range(0, len(body), 8192):
                 self.wfile.write(body[at : at + 8192])
-                time.sleep(0.1 if len(body) < 100_000 else 0)
+                time.sleep(0.1 if len(body) < 100_000 else 0)  # the API's page has 50 pieces
 
         def log_message(self, *arguments):
             pass

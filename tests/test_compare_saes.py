@@ -2,6 +2,8 @@
 
 import json
 
+import pytest
+
 from benchmarks.compare_saes import BEGIN, END, RESIDUAL, Kept, publish, wanted, whole
 from benchmarks.compare_table import COLUMNS, table
 
@@ -28,6 +30,16 @@ def test_what_is_published_is_whole_and_is_not_made_again(tmp_path):
     assert whole(tmp_path / "none.json", 1_000_000) == {}
     kept = Kept(tmp_path / "home.json", told)
     assert kept.lacking(wanted(["topk"], [0]), "effect_median") == []  # its folder is not here
+
+
+@pytest.mark.parametrize("text", [None, "# Title", f"# Title\n{BEGIN}a table and no end\nwhat follows"])
+def test_a_page_without_a_place_for_the_table_is_left_as_it_is(tmp_path, text):
+    page = tmp_path / "comparison.md"
+    if text:
+        page.write_text(text)
+    with pytest.raises(SystemExit, match="no place for the table"):
+        publish({"topk-4096-s0": row("topk", 0)}, tmp_path)
+    assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == ([(page.name, text)] if text else [])
 
 
 def test_what_this_home_lacks_is_done_and_kept(tmp_path):

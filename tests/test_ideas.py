@@ -182,6 +182,14 @@ def test_gba_lowers_what_fires_too_often_and_raises_what_never_does():
     assert idea.seen == 0
 
 
+def test_relu_starts_without_writing_more_than_it_reads():
+    """Half of its latents fire at first; with rows of norm 1 they would write several times x."""
+    idea = IDEAS["relu-l1"](Shape(64, 64, 512), IDEAS["relu-l1"].Options(), torch.Generator().manual_seed(0))
+    told = idea.loss(batch_of(torch.randn(256, 64)))
+    assert 200 < float(told.l0) < 312
+    assert float(told.fvu.detach()) < 1
+
+
 def test_a_penalty_is_led_to_the_wanted_l0():
     """Against a plant whose L0 follows the weight slowly: L0 moves a hundredth of the way to 1000 / weight a step."""
     led, l0, weights = Led(1.0, 32.0), torch.tensor(2000.0), []

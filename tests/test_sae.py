@@ -132,3 +132,7 @@ def test_a_port_in_use_is_refused_by_number():
         port = taken.getsockname()[1]
         with pytest.raises(PortInUse, match=str(port)):
             check_port(Settings(port=port))
+
+
+def test_a_refusal_is_one_line_whatever_a_name_holds():
+    assert str(SAEFormatError("a key\nof\ttwo \x1b[1mlines")) == "a key of two  [1mlines"
