@@ -8,6 +8,7 @@ from app.errors import HarvestRunning, InvalidSAE, PortInUse
 from app.harvest.job import read_sae
 from app.harvest.names import default_slug
 from app.sae.acts import from_rows
+from app.sae.base import SAEFormatError
 from app.sae.formats import saelens
 from app.sae.metrics import Reconstruction
 from app.store.bulk import harvest_lock
