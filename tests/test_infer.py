@@ -251,11 +251,16 @@ def test_one_of_two_that_hangs_or_is_killed_is_noticed_by_nobody(
         with monkeypatch.context() as hurried:
             hurried.setattr(module, "PATIENCE_S", 0.5)
             hurried.setattr(module, "THERE_S", 0.5)
+            hurried.setattr(module, "ALONE_S", 1.0)
             with pytest.raises(EngineUnavailable):
                 await lone.read([aim], "who hangs is given up")
             both = Services([other.url, service.url], settings.home)
             assert (await both.read([aim], "and passed over")).readings
-        os.kill(other.pid, signal.SIGCONT)
+            hurried.setattr(module, "ALONE_S", 60.0)
+            slow = asyncio.create_task(lone.read([aim], "but one that is slow is waited for where there is no other"))
+            assert not (await asyncio.wait([slow], timeout=2))[0]
+            os.kill(other.pid, signal.SIGCONT)
+            assert (await slow).readings
         assert (await lone.read([aim], "and asked again")).readings
         os.kill(other.pid, signal.SIGSTOP)
         waiting = [asyncio.create_task(one(number)) for number in range(200, 206)]

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from app.corpus.sequences import Corpus
-from app.harvest.batches import counted, pad
+from app.harvest.batches import Padded, counted, pad
 from app.harvest.reading import Hooks
 from app.sae.base import SAE
 from app.sae.metrics import finite
@@ -12,7 +12,8 @@ from app.subject.edits import logits_with
 from app.subject.hooks import HookPoint
 from app.subject.load import Subject
 
-BATCH = 4  # sequences at once: their logits are held over the whole vocabulary
+BATCH = 2  # sequences at once: their logits are held over the whole vocabulary, once for each that is compared
+ROWS = 64  # positions compared at once: more take memory that comes from the kernel anew each time
 
 
 def recovered(
@@ -42,16 +43,22 @@ def recovered(
         found = hooks.read(subject, padded)
         x = hooks.inputs(sae, found, mask)
         x_hat = sae.decode(sae.encode(x), x)
-        original = _next(subject, padded.token_ids, padded.attention, {}, mask)
-        target = padded.token_ids[:, 1:][mask[:, 1:]]
-        ce["original"] += _ce(original, target)
-        for name in names:
-            value = {"sae": x_hat, "zero": torch.zeros_like(x_hat), "mean": mean}[name]
-            assert value is not None
+        values = {"sae": x_hat, "zero": torch.zeros_like(x_hat)} | ({} if mean is None else {"mean": mean})
+        logits = {"original": _logits(subject, padded, {}, mask)}
+        for name, value in values.items():
             hats = _apart(value.expand_as(x_hat), hooks.writes, found, mask)
-            other = _next(subject, padded.token_ids, padded.attention, hats, mask)
-            ce[name] += _ce(other, target)
-            kl[name] += float((original.exp() * (original - other)).sum(1).double().sum())
+            logits[name] = _logits(subject, padded, hats, mask)
+        rows, positions = mask[:, 1:].nonzero(as_tuple=True)
+        target = padded.token_ids[rows, positions + 1]
+        for block in torch.arange(len(target), device=target.device).split(ROWS):
+            at = rows[block], positions[block]
+            original = logits["original"][at].log_softmax(-1)
+            chances = original.exp()
+            ce["original"] += _ce(original, target[block])
+            for name in names:
+                other = logits[name][at].log_softmax(-1)
+                ce[name] += _ce(other, target[block])
+                kl[name] += float(torch.sub(original, other, out=other).mul_(chances).sum(1).double().sum())
         predicted += len(target)
     if not predicted:
         return {}
@@ -77,12 +84,8 @@ def _apart(
     return out
 
 
-def _next(
-    subject: Subject, token_ids: Tensor, attention: Tensor, values: dict[HookPoint, Tensor], mask: Tensor
-) -> Tensor:
-    """Log-probabilities [predicted, vocabulary] of the tokens that follow, where the next one counts."""
-    logits = logits_with(subject.model, token_ids, attention, values, mask)
-    return logits[:, :-1][mask[:, 1:]].log_softmax(-1)
+def _logits(subject: Subject, padded: Padded, values: dict[HookPoint, Tensor], mask: Tensor) -> Tensor:
+    return logits_with(subject.model, padded.token_ids, padded.attention, values, mask)
 
 
 def _ce(log_probabilities: Tensor, target: Tensor) -> float:

@@ -27,7 +27,8 @@ from app.settings import Settings
 
 AWAY_S = 3.0  # for which a service that could not be reached comes last
 PATIENCE_S = 3.0  # after which a service that has not answered is asked whether it is there
-THERE_S = 3.0  # it has to say so
+THERE_S = 3.0  # it has to say so, where another may be asked in its place
+ALONE_S = 20.0  # where none may: a machine with much else to do is worth waiting for
 DRAINS_S = 60.0  # for which it may take no more connections and still end what it has begun; it takes half as long
 CONNECT_S = 2.0
 A = TypeVar("A")
@@ -216,6 +217,11 @@ class Services:
             raise min(busy, key=lambda error: float(error.detail.get("retry_after", 1)))
         raise next(iter(refusals.values()))
 
+    def _others(self, service: _Service) -> bool:
+        """Whether another one is there, as far as is known."""
+        now = time.monotonic()
+        return any(other is not service and other.away_until <= now for other in self._services)
+
     async def _read(self, service: _Service, body: bytes, revisions: Collection[str]) -> PromptRun:
         try:
             async with aclosing(self._answer(service, "/read", body)) as answers:
@@ -287,7 +293,8 @@ class Services:
         try:
             while not (await asyncio.wait(either, timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED))[0]:
                 try:
-                    await self._http.get(service.url + "/healthz", timeout=THERE_S)
+                    patience = THERE_S if self._others(service) else ALONE_S
+                    await self._http.get(service.url + "/healthz", timeout=patience)
                     closed = math.inf
                 except httpx2.TimeoutException:
                     raise _Gone("it has stopped answering") from None

@@ -8,17 +8,12 @@ from functools import cached_property
 from typing import Any, cast
 
 
-def _byte_alphabet() -> dict[str, int]:
-    """Character -> byte of the byte-level BPE alphabet (GPT-2, Radford et al. 2019): printable Latin-1 bytes
-    stand for themselves, the rest follow from U+0100 on."""
+def _byte_table() -> dict[int, int]:
+    """For str.translate: code point -> byte of the byte-level BPE alphabet (GPT-2, Radford et al. 2019). Printable
+    Latin-1 bytes stand for themselves, the rest follow from U+0100 on; what stands for no byte goes beyond Latin-1."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    alphabet = {chr(b): b for b in printable}
-    spare = 0x100
-    for b in range(256):
-        if b not in alphabet.values():
-            alphabet[chr(spare)] = b
-            spare += 1
-    return alphabet
+    others = [byte for byte in range(256) if byte not in printable]
+    return dict.fromkeys(others, 0xFFFF) | {0x100 + place: byte for place, byte in enumerate(others)}
 
 
 @dataclass(frozen=True)
@@ -29,21 +24,19 @@ class Vocabulary:
 
     @classmethod
     def of(cls, tokenizer: Any) -> "Vocabulary":
-        names: list[str] = [""] * (max(tokenizer.get_vocab().values()) + 1)
-        for name, index in tokenizer.get_vocab().items():
+        known: dict[str, int] = tokenizer.get_vocab()
+        names = [""] * (max(known.values()) + 1)
+        for name, index in known.items():
             names[index] = name
-        special = set(tokenizer.all_special_tokens)
-        byte_level = any(name.startswith("Ġ") for name in names)
-        alphabet = _byte_alphabet() if byte_level else {}
-
-        def convert(name: str) -> bytes:
-            if name in special:
-                return name.encode()
-            if not byte_level:  # SentencePiece style: a low line stands for a space, <0xNN> for a raw byte
-                return _sentencepiece_bytes(name)
-            return bytes(alphabet[c] for c in name) if all(c in alphabet for c in name) else name.encode()
-
-        return cls([convert(name) for name in names])
+        if any(name.startswith("Ġ") for name in names):
+            table = _byte_table()
+            token_bytes = [_byte_level_bytes(name, table) for name in names]
+        else:
+            token_bytes = [_sentencepiece_bytes(name) for name in names]
+        for name in tokenizer.all_special_tokens:
+            if name in known:
+                token_bytes[known[name]] = name.encode()
+        return cls(token_bytes)
 
     def __len__(self) -> int:
         return len(self.token_bytes)
@@ -96,7 +89,15 @@ def _text(token: bytes) -> str | None:
         return None
 
 
+def _byte_level_bytes(name: str, table: dict[int, int]) -> bytes:
+    try:
+        return name.translate(table).encode("latin-1")
+    except UnicodeEncodeError:  # an added token, written as it is
+        return name.encode()
+
+
 def _sentencepiece_bytes(name: str) -> bytes:
+    """A low line stands for a space, <0xNN> for a raw byte."""
     if len(name) == 6 and name.startswith("<0x") and name.endswith(">"):
         return bytes([int(name[3:5], 16)])
     return name.replace("\u2581", " ").encode()
