@@ -12,7 +12,8 @@ import slipcover
 
 FOLDER = os.environ.get("COVERAGE_FOLDER")
 if FOLDER:
-    SEEN = slipcover.Slipcover(branch=True, source=["app"])
+    # Never taken out again, as it is by default where it was passed often: finding where takes longer than it saves.
+    SEEN = slipcover.Slipcover(branch=True, source=["app"], d_miss_threshold=2**30)
     slipcover.ImportManager(SEEN, slipcover.FileMatcher(sources=["app"])).__enter__()
 
 

@@ -11,6 +11,9 @@ from pathlib import Path
 
 import httpx2
 
+# A client makes a context for TLS, and reads all known authorities, unless told not to. Each request its connection.
+http = httpx2.Client(verify=False, trust_env=False, limits=httpx2.Limits(max_keepalive_connections=0))
+
 
 def free_port():
     with socket.socket() as probe:
@@ -32,7 +35,7 @@ class Process:
         end = time.monotonic() + 300  # Ray alone takes over a minute on two cores that test something else as well
         while time.monotonic() < end and self.process.poll() is None:
             with contextlib.suppress(httpx2.TransportError):
-                if httpx2.get(self.url + ready, timeout=5, trust_env=False).status_code == 200:
+                if http.get(self.url + ready, timeout=5).status_code == 200:
                     return
             time.sleep(0.1)
         self.end()
@@ -43,7 +46,7 @@ class Process:
         return self.process.pid
 
     def pending(self):
-        return httpx2.get(self.url + "/readyz", timeout=20, trust_env=False).json()["pending"]
+        return http.get(self.url + "/readyz", timeout=20).json()["pending"]
 
     def idle(self):
         """Wait until nothing is on its way there."""

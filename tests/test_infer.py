@@ -12,7 +12,6 @@ from dataclasses import asdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import httpx2
 import numpy as np
 import pytest
 from fastapi.testclient import TestClient
@@ -31,7 +30,7 @@ from app.store import queries as q
 from app.store.engine import async_engine, database_url
 from app.web.state import target
 from tests.conftest import SLUG, public_folder
-from tests.services import Process, free_port, started
+from tests.services import Process, free_port, http, started
 
 TEXT = "Paris is the capital of France"
 SECRET = "a secret"
@@ -165,9 +164,9 @@ def test_pages_are_the_same(client, away):
 
 def test_a_web_server_that_asks_elsewhere_has_no_torch_in_it(service, web):
     for path in ("/", f"/saes/{SLUG}/features/3", "/inspect", "/attribute", "/harvests", "/search"):
-        answer = httpx2.get(web.url + path, params={"q" if path == "/search" else "text": TEXT}, timeout=60)
+        answer = http.get(web.url + path, params={"q" if path == "/search" else "text": TEXT}, timeout=60)
         assert answer.status_code == 200, answer.text
-    answer = httpx2.post(f"{web.url}/api/effect", json={"text": TEXT, "edits": EDITS}, timeout=60)
+    answer = http.post(f"{web.url}/api/effect", json={"text": TEXT, "edits": EDITS}, timeout=60)
     assert answer.status_code == 200
     assert answer.json()["kl"]
     assert "libtorch" in Path(f"/proc/{service.pid}/maps").read_text()
@@ -350,13 +349,13 @@ def test_the_token_is_asked_for_and_a_wrong_one_is_said_so(strict, settings, aim
     headers = {"content-type": "application/json"}
     for token in (None, "Bearer wrong", "Bearer", SECRET, f"Bearer {SECRET}s", f"Bearer {SECRET}"):
         given = headers | ({"authorization": token} if token else {})
-        answer = httpx2.post(f"{strict.url}/read", content=ask, headers=given, timeout=60)
+        answer = http.post(f"{strict.url}/read", content=ask, headers=given, timeout=60)
         right = token == f"Bearer {SECRET}"
         assert answer.status_code == (200 if right else 401)
         if not right:
             assert answer.json()["code"] == "token_wrong"
             assert "SAESCOPE_INFER_TOKEN" in answer.json()["message"]
-    assert httpx2.post(f"{strict.url}/run", content=b"{}", headers=headers).status_code == 401
+    assert http.post(f"{strict.url}/run", content=b"{}", headers=headers).status_code == 401
 
     async def through(secret):
         services = Services([strict.url], settings.home, secret)
@@ -453,7 +452,7 @@ def test_paths_outside_and_other_weights_are_refused(service, settings, aim):
 )
 def test_what_does_not_fit_is_one_sentence_of_json(service, path, content, headers, status, says):
     given = {"content-type": "application/json"} | headers
-    answer = httpx2.post(service.url + path, content=content, headers=given)
+    answer = http.post(service.url + path, content=content, headers=given)
     assert answer.status_code == status, answer.text
     assert says in answer.json()["message"]
     assert answer.json()["status"] == status

@@ -7,7 +7,6 @@ import os
 import signal
 import time
 
-import httpx2
 import pytest
 
 from app.errors import EngineUnavailable
@@ -15,7 +14,7 @@ from app.infer.client import Services
 from app.live.edit import Edit
 from app.live.jobs import GenerateJob
 from tests.conftest import SLUG
-from tests.services import Process
+from tests.services import Process, http
 from tests.test_infer import TEXT, aim, infer
 
 pytest.importorskip("ray.serve")
@@ -43,7 +42,7 @@ def test_two_replicas_answer_as_one_engine_does(client, settings, tiny_folder, t
     with on_ray(*arguments, "--ray", "auto", "--replicas", "2", **given) as served:
 
         def replicas():
-            told = [httpx2.get(f"{served.url}/readyz", timeout=20) for _ in range(20)]
+            told = [http.get(f"{served.url}/readyz", timeout=20) for _ in range(20)]
             return {answer.json()["process"] for answer in told if answer.status_code == 200}
 
         async def ask():
@@ -65,7 +64,7 @@ def test_two_replicas_answer_as_one_engine_does(client, settings, tiny_folder, t
             assert seen == [0, 1, 2, 3, 4]
             await stream.aclose()
             for _ in range(600):
-                told = [httpx2.get(f"{served.url}/readyz", timeout=20).json()["pending"] for _ in range(8)]
+                told = [http.get(f"{served.url}/readyz", timeout=20).json()["pending"] for _ in range(8)]
                 if not any(told):
                     break
                 await asyncio.sleep(0.05)
@@ -79,9 +78,7 @@ def test_two_replicas_answer_as_one_engine_does(client, settings, tiny_folder, t
         two = replicas()
         assert len(two) == 2
         asyncio.run(ask())
-        refused = httpx2.post(
-            f"{served.url}/read", content=json.dumps({}), headers={"content-type": "application/json"}
-        )
+        refused = http.post(f"{served.url}/read", content=json.dumps({}), headers={"content-type": "application/json"})
         assert (refused.status_code, refused.json()["code"]) == (401, "token_wrong")
         killed = two.pop()
         os.kill(killed, signal.SIGKILL)

@@ -7,7 +7,6 @@ import logging
 import logging.config
 import re
 
-import httpx2
 import pytest
 from fastapi.testclient import TestClient
 from prometheus_client.parser import text_string_to_metric_families
@@ -21,7 +20,7 @@ from app.store.engine import async_engine, database_url, sync_engine
 from app.store.migrate import migrate, newest
 from app.web.traffic import BUCKETS, Traffic
 from tests.conftest import SLUG, database_beside
-from tests.services import free_port, started
+from tests.services import free_port, http, started
 from tests.test_infer import infer
 
 HERE = ("127.0.0.1", 50000)
@@ -189,7 +188,7 @@ def test_an_inference_service_tells_its_numbers_and_takes_over_the_requests_id(
             assert found["saescope_inference_services", ()] == 1
             assert found["saescope_inference_services_away", ()] == 0
             assert client.get("/readyz").json()["engine"]["where"] == "elsewhere"
-        there = numbers(httpx2.get(f"{service.url}/metrics", trust_env=False).text)
+        there = numbers(http.get(f"{service.url}/metrics").text)
         assert there["saescope_engine_prompts_total", ()] >= 1
         assert there["saescope_requests_total", (("method", "POST"), ("route", "/read"), ("status", "200"))] >= 1
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
@@ -286,7 +285,7 @@ def test_a_served_site_logs_one_line_a_request_without_prompts_or_tokens(harvest
     with started("serve", "--home", settings.home, port=free_port(), log=tmp_path / "log", metrics_token=secret,
                  **given) as site:  # fmt: skip
         for path in (f"/saes/{SLUG}/features/3?text=my+private+prompt", "/inspect?text=my+private+prompt", "/x\u00e9"):
-            httpx2.get(site.url + path, headers={"authorization": f"Bearer {secret}"}, timeout=60, trust_env=False)
+            http.get(site.url + path, headers={"authorization": f"Bearer {secret}"}, timeout=60)
     lines = [json.loads(line) for line in site.log.read_text().splitlines() if line.startswith("{")]
     asked = [line for line in lines if line["logger"] == ACCESS]
     assert [line["route"] for line in asked] == ["/saes/{slug}/features/{index}", "/inspect", "/{path:path}"]

@@ -22,7 +22,7 @@ from app.store.engine import async_engine, database_url, sync_engine
 from app.store.migrate import migrate
 from tests.conftest import SLUG, database_beside, public_folder
 from tests.postgres import postgres
-from tests.services import free_port, started
+from tests.services import free_port, http, started
 from tests.serving import serving
 
 PAGES = (f"/saes/{SLUG}/features/3", f"/saes/{SLUG}", "/index.json", f"/saes/{SLUG}/features.json?sort=density")
@@ -80,8 +80,8 @@ def test_postgres_killed_under_load_is_503_until_it_is_back_and_no_restart_is_ne
             server.kill()
             refused = readers.until(lambda told: sum(status == 503 for status, _ in told) >= 20)
             assert {status for status, _ in refused} <= {200, 503}
-            assert httpx2.get(f"{url}/healthz", trust_env=False).status_code == 200
-            assert httpx2.get(f"{url}/readyz", trust_env=False, timeout=20).status_code == 503
+            assert http.get(f"{url}/healthz").status_code == 200
+            assert http.get(f"{url}/readyz", timeout=20).status_code == 503
             told = [body for status, body in refused if status == 503]
             assert all("The database does not answer" in body for body in told)
             assert not any("Traceback" in body or "psycopg" in body for body in told)
@@ -89,7 +89,7 @@ def test_postgres_killed_under_load_is_503_until_it_is_back_and_no_restart_is_ne
             # Every connection of the pool is used again, so each dead one would show.
             back = readers.until(lambda told: sum(status == 200 for status, _ in told[-100:]) == 100)
             assert {status for status, _ in back} <= {200, 503}
-            assert httpx2.get(f"{url}/readyz", trust_env=False, timeout=20).status_code == 200
+            assert http.get(f"{url}/readyz", timeout=20).status_code == 200
 
 
 def test_the_embedded_server_is_started_again_when_it_was_killed(tmp_path):
@@ -101,7 +101,7 @@ def test_the_embedded_server_is_started_again_when_it_was_killed(tmp_path):
         os.kill(before, signal.SIGKILL)
         end = time.monotonic() + 90
         while time.monotonic() < end:
-            told = httpx2.get(f"{site.url}/saes.json", trust_env=False, timeout=30).status_code
+            told = http.get(f"{site.url}/saes.json", timeout=30).status_code
             assert told in (200, 503)
             if told == 200 and pid.exists() and int(pid.read_text().split()[0]) != before:
                 break

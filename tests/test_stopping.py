@@ -12,7 +12,7 @@ from app.store import tables as t
 from app.store.engine import database_url, sync_engine
 from app.store.migrate import migrate
 from tests.conftest import SLUG, database_beside, public_folder, random_sae
-from tests.services import free_port, started
+from tests.services import free_port, http, started
 from tests.test_infer import infer
 
 EDITS = [{"feature": f"{SLUG}/3", "kind": "add", "strength": 5}]
@@ -47,7 +47,7 @@ def test_what_is_under_way_goes_on_to_its_end(harvested, settings, tmp_path):
         assert [name for name, _ in events] == ["step"] * 60 + ["done"]
         assert site.process.wait(timeout=60) == 143
         with pytest.raises(httpx2.ConnectError):
-            httpx2.get(site.url + "/healthz", trust_env=False)
+            http.get(site.url + "/healthz")
     assert "Traceback" not in site.log.read_text()
 
 
@@ -94,7 +94,7 @@ def test_a_harvest_keeps_what_it_has_done_and_the_next_server_carries_on(setting
 
     given = {"worker": "true", "batch_tokens": 64}
     with serve(own, tmp_path, **given) as site:
-        assert httpx2.post(site.url + "/harvests", data=form, trust_env=False, timeout=60).status_code == 303
+        assert http.post(site.url + "/harvests", data=form, timeout=60).status_code == 303
         until(lambda row: row.tokens > 0)
         site.process.terminate()
         assert site.process.wait(timeout=90) == 143

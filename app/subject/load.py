@@ -3,7 +3,7 @@
 import logging
 import threading
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -184,7 +184,21 @@ def _load(path: Path, name: str, dtype: str, device: str) -> Subject:
 
 
 def load_vocabulary(path: Path) -> Vocabulary:
-    """The tokens of the subject in ``path``, without its weights."""
+    """The tokens of the subject in ``path``, without its weights. Read once, until a file there changes.
+
+    Raises:
+        SubjectUnavailable: there is no tokenizer in ``path``.
+    """
+    try:
+        stats = [(file.name, file.stat()) for file in sorted(path.iterdir())]
+    except OSError:
+        stats = []
+    return _vocabulary(path.resolve(), tuple((name, s.st_size, s.st_ino, s.st_mtime_ns) for name, s in stats))
+
+
+@lru_cache(maxsize=4)
+def _vocabulary(path: Path, files: tuple[tuple[str, int, int, int], ...]) -> Vocabulary:
+    """``files`` are what lies there: with others it is another vocabulary."""
     return Vocabulary.of(load_tokenizer(path))
 
 
