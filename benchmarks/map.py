@@ -3,7 +3,7 @@
 Directions are drawn, as wide as the demo's subject: every latent near one of n / 64 others, which lie near one of
 n / 4096. Every size has a process of its own; memory is its peak so far, the vectors included. Quality is measured as
 `saescope map` does. At more than 131,072 latents UMAP and t-SNE lay out a sample of so many, and the others go to their
-nearest. Tiles are asked of the application in its own process, without a network, in random order.
+nearest. Tiles are asked of a server of their own over one connection, in random order.
 """
 
 import argparse
@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-from fastapi.testclient import TestClient
 from sqlalchemy import text
 
 from app.atlas import knn, layout, tiles
@@ -33,12 +32,12 @@ from app.atlas.regions import by_density
 from app.atlas.vectors import Vectors
 from app.corpus.sources import documents
 from app.demo.run import CORPUS, prepare_subject
-from app.main import create_app
 from app.settings import load_settings
 from app.store.engine import database_url, sync_engine
 from app.store.map_bulk import MapRow, save_maps
 from app.store.map_sources import find_source, read_latents
-from benchmarks.pages import database, load
+from benchmarks.pages import database, load, server
+from benchmarks.wire import Wire
 
 D = 576
 VIEW = 60_000  # points drawn at once
@@ -148,23 +147,19 @@ def stored(home: Path, n: int, rows: Floats, places: Places, stages: Stages) -> 
         ]
     engine.dispose()
     random.Random(0).shuffle(asked)
-    given = settings.model_copy(
-        update={
-            "database_url": url.render_as_string(hide_password=False),
-            "worker": False,
-            "allowed_hosts": "testserver",
-        }
-    )
     took, size = [], 0
-    with TestClient(create_app(given)) as client:
-        base = f"/saes/synthetic-{n}/map/{row.version}"
-        client.get(f"{base}/0/0/0.bin")
+    with server(home, url) as (base, _):
+        wire = Wire(base)
+        here = f"/saes/synthetic-{n}/map/{row.version}"
+        wire.get(f"{here}/0/0/0.bin")
         for z, x, y in asked * (1 + 200 // len(asked)):
             start = time.perf_counter()
-            answer = client.get(f"{base}/{z}/{x}/{y}.bin")
+            answer = wire.get(f"{here}/{z}/{x}/{y}.bin")
             took.append(1000 * (time.perf_counter() - start))
-            size = max(size, len(answer.content))
-        picture = len(client.get(f"{base}/density.png").content)
+            assert answer.status == 200
+            size = max(size, len(answer.body))
+        picture = len(wire.get(f"{here}/density.png").body)
+        wire.close()
     took.sort()
     stages.told["tile over HTTP"] = {
         "p50_ms": round(statistics.median(took), 1), "p95_ms": round(took[int(0.95 * len(took))], 1), "n": len(took),
