@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from app.errors import SubjectUnavailable
+from app.subject.load import load_vocabulary
 from app.subject.vocabulary import vocabulary_beside
 
 
@@ -25,6 +26,21 @@ def test_it_is_the_tokenizers_own_and_is_read_once_until_it_changes(monkeypatch,
     assert vocabulary_beside(folder, memory).token_bytes == tiny.vocabulary.token_bytes
     (memory / "a file").touch()
     assert vocabulary_beside(folder, memory / "a file").token_bytes == tiny.vocabulary.token_bytes
+
+
+def test_a_process_reads_it_once_until_it_changes(tiny, tiny_folder, tmp_path):
+    shutil.copytree(tiny_folder, tmp_path / "subject", ignore=shutil.ignore_patterns("*.safetensors"))
+    first = load_vocabulary(tmp_path / "subject")
+    assert first.token_bytes == tiny.vocabulary.token_bytes
+    assert load_vocabulary(tmp_path / "subject") is first
+    file = tmp_path / "subject" / "tokenizer.json"
+    os.utime(file, ns=(1, 1))
+    again = load_vocabulary(tmp_path / "subject")
+    assert again is not first
+    assert again.token_bytes == first.token_bytes
+    file.unlink()
+    with pytest.raises(SubjectUnavailable):
+        load_vocabulary(tmp_path / "subject")
 
 
 @pytest.mark.parametrize("what", ["missing", "empty"])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from app.errors import SubjectUnavailable
 from app.subject.tokens import Vocabulary
+from app.subject.vocabulary import states
 
 # transformers imports its parts lazily, and two threads doing so at once can find it half imported.
 loading = threading.RLock()
@@ -189,15 +190,11 @@ def load_vocabulary(path: Path) -> Vocabulary:
     Raises:
         SubjectUnavailable: there is no tokenizer in ``path``.
     """
-    try:
-        stats = [(file.name, file.stat()) for file in sorted(path.iterdir())]
-    except OSError:
-        stats = []
-    return _vocabulary(path.resolve(), tuple((name, s.st_size, s.st_ino, s.st_mtime_ns) for name, s in stats))
+    return _vocabulary(path.resolve(), states(path) if path.is_dir() else ())
 
 
 @lru_cache(maxsize=4)
-def _vocabulary(path: Path, files: tuple[tuple[str, int, int, int], ...]) -> Vocabulary:
+def _vocabulary(path: Path, files: tuple[tuple[str, int, int], ...]) -> Vocabulary:
     """``files`` are what lies there: with others it is another vocabulary."""
     return Vocabulary.of(load_tokenizer(path))
 

@@ -49,9 +49,14 @@ def vocabulary_beside(path: Path, memory: Path) -> Vocabulary:
     return _of(told)
 
 
-def _kept(path: Path, memory: Path) -> Path:
+def states(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, bytes and time of change of each file in the folder ``path``."""
     stats = [(file.name, file.stat()) for file in sorted(path.iterdir())]
-    state = [str(path.resolve()), *((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def _kept(path: Path, memory: Path) -> Path:
+    state = [str(path.resolve()), *states(path)]
     return memory / f"{hashlib.sha256(json.dumps(state).encode()).hexdigest()[:16]}.json"
 
 
