@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from app import urls
 from app.store.queries import example_record
 from app.store.tables import TOP
-from app.web import charts, examples, patterns
+from app.web import charts, patterns
 from app.web.contexts import ExampleGroup, Histogram, Profile
-from app.web.examples import Look, alike, example_heat, fold, readings, rows
+from app.web.example_heats import GLYPHS, Context, example_heat, example_heats
+from app.web.examples import Look, alike, fold, readings, rows
 
 
 class Parts(HTMLParser):
@@ -85,9 +86,31 @@ def test_the_text_is_the_tokens_whatever_fires_and_glyphs_can_be_read_back(pairs
     assert breaks(shown) == text
     glyphs = Parts(example_heat(tokens, values, 2.0, centre, glyphs=True))
     assert not re.search(r"\s", glyphs.text())
-    back = {sign: character for character, sign in examples.GLYPHS.items()}
+    back = {sign: character for character, sign in GLYPHS.items()}
     read = (back[part] if classes[-1] == "o" else breaks(part) for classes, part in glyphs.parts)
     assert "".join(read) == text
+
+
+ROWS = st.lists(
+    st.tuples(
+        st.lists(st.tuples(PIECES, st.sampled_from([0.0, -0.3, 1.5]))),
+        st.sampled_from([0.0, 1.0, 3.0]), st.integers(0, 30), st.booleans(), st.booleans(),
+    ),
+    max_size=5,
+)  # fmt: skip
+
+
+@given(ROWS, st.booleans())
+def test_contexts_that_are_drawn_together_look_as_each_alone(drawn, glyphs):
+    given = [
+        Context(
+            ["<|im_start|>" if begins and not place else token for place, (token, _) in enumerate(pairs)],
+            [value for _, value in pairs], maximum, min(centre, max(len(pairs) - 1, 0)), peak,
+        )
+        for pairs, maximum, centre, peak, begins in drawn
+    ]  # fmt: skip
+    alone = [example_heat(*one[:4], peak=one.peak, glyphs=glyphs) for one in given]
+    assert example_heats(given, glyphs=glyphs) == alone
 
 
 def test_a_look_says_in_urls_only_what_is_not_the_default():

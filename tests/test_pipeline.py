@@ -7,9 +7,12 @@ from sqlalchemy import Integer, bindparam, event, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from app.errors import QueryTooLong
+from app.store import queries as q
 from app.store import tables as t
 from app.store.engine import async_engine, database_url, explain
+from app.store.glimpses import company_asked
 from app.store.pipeline import Asked, ask, at_once
+from tests.conftest import SLUG
 
 LATENTS = (
     select(t.latent.c.index, t.latent.c.neighbour_cosines, t.latent.c.label)
@@ -57,6 +60,22 @@ def test_answers_come_in_order_as_one_by_one_and_listeners_hear_of_each(harveste
     assert len(latents) >= 5
     assert (number, none, four) == ([(3, "a % sign")], [], 4)
     assert [line.split()[0] for line in told] == ["SELECT", "SELECT", "SELECT", "done", "done", "done"]
+
+
+def test_a_latents_statements_are_planned_once(harvested, settings):
+    counted = text("SELECT statement, generic_plans FROM pg_prepared_statements WHERE statement LIKE '%sequence_id%'")
+
+    async def work(engine):
+        async with engine.connect() as db:
+            sae = await q.get_sae(db, SLUG)
+            told = [await at_once(db, q.examples_asked(sae, i), company_asked(sae, i)) for i in range(30)]
+            return sae, told, (await db.execute(counted)).all()
+
+    sae, told, plans = run(settings, work)
+    assert any(examples and company for examples, company in told)
+    assert len(plans) == 2
+    assert all(f"sae_id = {sae.id}" in statement for statement, _ in plans)  # for any partition it plans each time
+    assert all(times >= 5 for _, times in plans)  # psycopg prepares the sixth; PostgreSQL looks at five plans
 
 
 def test_a_refused_statement_is_an_error_as_ever_and_the_connection_goes_on(harvested, settings):

@@ -112,3 +112,22 @@ def test_what_a_killed_replacement_left_is_swept(database, own, harvested, tiny,
         connection.execute(text("DELETE FROM sae WHERE slug = 'swept'"))
     sweep(database)
     assert len(partitions(database)) == len(before) - 4
+
+
+def test_a_prompt_is_read_with_what_took_the_place_at_once(database, own, harvested, tiny, sequences):
+    """The model begins with the SAE as it was when it was last asked for."""
+    _, parameters, folder = harvested
+    made, read = [], []
+    with TestClient(create_app(own)) as client:
+        for seed in (20, 21):
+            job = Job("again", folder, "test text", 64, replace(parameters, seed=seed))
+            made.append(run_job(job, tiny, sequences, database, own.home, replace_older=True))
+            for body in ({"sae": "again"}, {"sae": ["again"]}, {"sae": "again", "predict": True}):
+                answer = client.post("/api/inspect", json={**body, "text": f"The old harbour of {seed}"})
+                read.append(answer.json()["saes"][0]["revision"])
+        gone = client.post("/api/inspect", json={"sae": f"again@{made[0]}", "text": "The old harbour"})
+    assert read == [made[0]] * 3 + [made[1]] * 3
+    assert gone.status_code == 404
+    with database.begin() as connection:
+        connection.execute(text("DELETE FROM sae WHERE slug = 'again'"))
+    sweep(database)

@@ -18,6 +18,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 A = TypeVar("A")
 Rows = list[tuple[Any, ...]]
+# What tables are partitioned by. With these as parameters PostgreSQL plans a prepared statement anew each time, since a
+# plan that fits every partition looks dearer; planning takes longer than the answer does.
+PARTITIONED = ("sae", "corpus")
 
 
 @dataclass(frozen=True)
@@ -67,8 +70,18 @@ async def at_once(connection: AsyncConnection, *asked: Asked[Any]) -> list[Any]:
 
 
 def _ready(asked: Asked[Any], dialect: Dialect) -> tuple[str, dict[str, Any]]:
+    """The statement and its parameters, but for those of PARTITIONED, which it names."""
     compiled = _compiled(asked.statement, dialect)
-    return str(compiled), dict(compiled.construct_params(dict(asked.parameters)) or {})
+    parameters = dict(compiled.construct_params(dict(asked.parameters)) or {})
+    named = tuple((key, int(parameters.pop(key))) for key in PARTITIONED if key in parameters)
+    return _naming(str(compiled), named), parameters
+
+
+@lru_cache(maxsize=256)
+def _naming(statement: str, named: tuple[tuple[str, int], ...]) -> str:
+    for key, value in named:
+        statement = statement.replace(f"%({key})s", str(value))
+    return statement
 
 
 @lru_cache(maxsize=64)

@@ -277,6 +277,10 @@ async def get_summaries_of(
     """Latents of several SAEs, named by (SAE's id, index), in one query."""
     if not latents:
         return {}
+    first = latents[0][0]
+    if all(sae_id == first for sae_id, _ in latents):
+        found = await get_summaries(connection, first, [index for _, index in latents])
+        return {(first, index): latent for index, latent in found.items()}
     rows = await ask(connection, Asked(_SUMMARIES_OF, _pairs(latents), lambda rows: rows))
     return {(row[0], row[1]): LatentSummary(*row[1:]) for row in rows}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 
 def _byte_table() -> dict[int, int]:
@@ -42,9 +42,10 @@ class Vocabulary:
         return len(self.token_bytes)
 
     @cached_property
-    def _whole(self) -> list[str | None]:
-        """The text of every token that is valid UTF-8 by itself, as nearly all are; None for the others."""
-        return [_text(token) for token in self.token_bytes]
+    def _whole(self) -> dict[int, str]:
+        """The text of every token that is valid UTF-8 by itself, as nearly all are, by id."""
+        texts = ((i, _text(token)) for i, token in enumerate(self.token_bytes))
+        return {i: text for i, text in texts if text is not None}
 
     def bytes_of(self, token_id: int) -> bytes:
         """The token's bytes; an id beyond the vocabulary (padded embeddings have some) is named."""
@@ -63,16 +64,13 @@ class Vocabulary:
         tokens before it that hold only a part of it are empty. Joined, the pieces are the text. Bytes that
         never become a character are shown as U+FFFD.
         """
-        known, size, inside = self._whole, len(self.token_bytes), False
-        if token_ids and min(token_ids) >= 0:
-            with suppress(IndexError):
-                whole = list(map(known.__getitem__, token_ids))
-                if None not in whole:
-                    return cast("list[str]", whole)
+        known, inside = self._whole, False
+        with suppress(KeyError):
+            return [known[i] for i in token_ids]
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         pieces = []
         for i in token_ids:
-            text = known[i] if 0 <= i < size else None
+            text = known.get(i)
             if inside or text is None:
                 text = decoder.decode(self.bytes_of(i))
                 inside = bool(decoder.getstate()[0])  # of a character whose end is still to come

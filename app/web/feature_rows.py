@@ -8,7 +8,8 @@ from markupsafe import Markup, escape
 
 from app import urls
 from app.web import contexts as c
-from app.web.examples import Look, Section, example_heat
+from app.web.example_heats import Context, example_heat, example_heats
+from app.web.examples import Look, Section
 from app.web.formats import percent, sig, thousands
 from app.web.heat import visible
 
@@ -51,11 +52,13 @@ def short(section: Section) -> str:
 
 def company(others: Sequence[c.Neighbour | c.Coactive], look: Look) -> Markup:
     """Other latents, each with the middle of its own strongest context."""
-    out = []
+    out, known = [], [one.example for one in others if one.example]
+    contexts = [Context(one.tokens, one.activations, one.maximum, one.position) for one in known]
+    heats = iter(example_heats(contexts, glyphs=look.space == "glyphs"))
     for one in others:
-        url, card, heat = escape(one.url), escape(urls.card_of(one.url)), Markup('<p class="muted">never fired</p>')
+        url, card, heat = escape(one.url), escape(urls.card_of(one.url)), '<p class="muted">never fired</p>'
         if one.example:
-            heat = heat_line(one.example, one.example.maximum, glyphs=look.space == "glyphs", kind="line")
+            heat = _line(next(heats), "line")
         out.append(
             f'<li><p><a class="neighbour" href="{url}" data-card="{card}">{one.index}</a> {escape(one.label)} '
             f'<span class="num">{_near(one)}</span></p>\n{heat}</li>\n'
@@ -68,7 +71,11 @@ def heat_line(
 ) -> Markup:
     """A heat map alone; of a ``line`` the style sheet shows what stands around the peak."""
     heat = example_heat(one.tokens, one.activations, maximum, one.position, glyphs=glyphs)
-    return Markup(f'<p class="heat example-heat{f" {kind}" if kind else ""}" dir="auto">{heat}</p>')
+    return Markup(_line(heat, kind))
+
+
+def _line(heat: str, kind: str) -> str:
+    return f'<p class="heat example-heat{f" {kind}" if kind else ""}" dir="auto">{heat}</p>'
 
 
 def _near(one: c.Neighbour | c.Coactive) -> str:

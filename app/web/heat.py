@@ -4,12 +4,15 @@ import html
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import numpy as np
 from markupsafe import Markup
 
 from app.web.formats import sig
 
+FloatArray = np.ndarray[Any, np.dtype[np.float64]]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
 LEVELS = 10
 SPECIAL = re.compile(r"<\|[^|<>]*\|>|<s>|<bos>")
 _GLYPHS = {code: 0x2400 + code for code in range(32)} | {0x7F: "␡"} | str.maketrans({"\n": "↵", "\t": "→"})
@@ -48,6 +51,13 @@ def heat_level(value: float, maximum: float) -> int:
     if value == 0 or maximum <= 0:
         return 0
     return -bisect_right(_FROM, -value / maximum) if value < 0 else bisect_right(_FROM, value / maximum)
+
+
+def heat_levels(values: FloatArray, maxima: FloatArray) -> IntArray:
+    """``heat_level`` of each value by its own maximum; no value is 0."""
+    shares = np.divide(np.abs(values), maxima, out=np.zeros_like(values), where=maxima > 0)
+    levels = np.searchsorted(_FROM, shares, side="right") * (maxima > 0)
+    return np.where(values < 0, -levels, levels)
 
 
 def colour_scale(maximum: float, minimum: float) -> Markup:

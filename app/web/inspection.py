@@ -35,6 +35,7 @@ from app.web.state import State, target
 router = APIRouter(tags=["live"])
 Asked = Annotated[c.InspectQuery, Query()]
 Shown = Annotated[c.InspectState, Query()]
+ASKED_FOR = 256  # choices of SAEs that are remembered, those asked for last
 LONGEST_URL = 4000  # beyond, a prompt is kept and its address names it
 
 
@@ -80,7 +81,11 @@ async def named(state: State, names: list[str]) -> list[q.SAERecord]:
         if isinstance(sae := told[name], UnknownSAE):
             raise sae
         found.append(sae)
-    return of_one_subject(found)
+    state.asked_for[tuple(names)] = of_one_subject(found)
+    state.asked_for.move_to_end(tuple(names))
+    if len(state.asked_for) > ASKED_FOR:
+        state.asked_for.popitem(last=False)
+    return found
 
 
 def of_one_subject(found: list[q.SAERecord]) -> list[q.SAERecord]:
@@ -107,6 +112,27 @@ async def read(request: Request, saes: list[q.SAERecord], text: str, *, chat: bo
             spend(len(run.token_ids))
     wanted = {name: run.readings[name] for name in (sae.revision for sae in saes)}  # more may be known of this text
     return replace(run, readings=wanted, predictions=run.predictions if predict else None)
+
+
+async def read_named(
+    request: Request, names: list[str], text: str, *, chat: bool, predict: bool
+) -> tuple[list[q.SAERecord], PromptRun]:
+    """``named``, and what they read. The model begins with them as they were when they were last asked for, while the
+    database is asked what they are now; should they have changed, it begins again."""
+    state, early = state_of(request), None
+    guessed = state.asked_for.get(tuple(names))
+    if guessed is not None:
+        early = asyncio.ensure_future(read(request, guessed, text, chat=chat, predict=predict))
+    try:
+        saes = await named(state, names)
+        if early is None or saes != guessed:
+            return saes, await read(request, saes, text, chat=chat, predict=predict)
+        return saes, await early
+    finally:
+        if early is not None and not early.done():
+            early.cancel()
+        if early is not None:
+            await asyncio.gather(early, return_exceptions=True)
 
 
 async def run_test(request: Request, sae: q.SAERecord, index: int, peak: float, text: str) -> page_contexts.FeatureTest:
@@ -337,9 +363,9 @@ async def api_inspect(request: Request, body: Annotated[c.InspectBody, Body(open
     names = [body.sae] if isinstance(body.sae, str) else body.sae or []
     state, name = state_of(request), None
     with state.engine.expecting():
-        saes = await named(state, names)
         if body.keep:
+            saes = await named(state, names)
             name, run = await keep(request, saes, body.text, chat=body.chat, predict=body.predict)
         else:
-            run = await read(request, saes, body.text, chat=body.chat, predict=body.predict)
+            saes, run = await read_named(request, names, body.text, chat=body.chat, predict=body.predict)
     return json_of(await answered(request, saes, run, body, body.text, chat=body.chat, kept=name))

@@ -10,7 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app import __version__, urls
 from app.store.reader import may, reader
-from app.web import browse_charts, charts, evaluation_charts, examples, feature_rows, many_charts
+from app.web import browse_charts, charts, evaluation_charts, example_heats, examples, feature_rows, many_charts
 from app.web.aligned import aligned_heat, around, bos_marked, by_size, texts
 from app.web.formats import duration, exact, measured, number, percent, sig, thousands
 from app.web.heat import colour_scale, floats, heat, heat_row, visible
@@ -42,7 +42,7 @@ def environment() -> Environment:
     )  # fmt: skip
     env.globals.update(urls=urls, static=static, version=__version__, heat_map=heat, visible=visible,
         absolute=absolute, frame=frame, measured=measured,
-        example_heat=examples.example_heat, example_sections=examples.sections, fold=examples.fold,
+        example_heat=example_heats.example_heat, example_sections=examples.sections, fold=examples.fold,
         histogram_values=charts.histogram_values,
         chart_svg=charts.chart_svg, table_rows=charts.table_rows, pairs=browse_charts.pairs,
         bars_chart=browse_charts.bars_chart,

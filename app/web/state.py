@@ -1,6 +1,7 @@
 """What every request shares: settings, the database, the engine, the queue, vocabularies and scales."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -56,6 +57,7 @@ class State:
     provider: "Provider | None" = None  # as soon as somebody signs in by it
     stopping: bool = False  # told to stop: what is under way goes on for a while
     scores: Scores = field(default_factory=Scores)
+    asked_for: OrderedDict[tuple[str, ...], list[SAERecord]] = field(default_factory=OrderedDict)  # by their names
     matches: Matches = field(default_factory=Matches)
     listings: Listings = field(default_factory=Listings)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # each holds a connection
