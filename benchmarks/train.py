@@ -1,21 +1,29 @@
 """What a training step costs over the products of matrices that it cannot do without.
 
-    python -m benchmarks.train [--threads 1] [--latents 4096] [--d 576] [--batch 2048] [--ideas topk,...]
+    python -m benchmarks.train [--threads 1] [--latents 4096] [--d 576] [--batch 2048] [--ideas topk,...] [--home DIR]
 
 The bare step is a dense SAE's: x W_enc, f W_dec, and three products for the gradients of f, W_dec and W_enc, in the
-same precision. Both are timed in turn, on the same machine and moments, and the middle of the ratios is told.
+same precision. Both are timed in turn, on the same machine and moments, and the middle of the ratios is told. With
+--home, where the demo has run, so is what reading the activations takes beside either: the subject's forward of as many
+tokens, in sequences of 256, to the demo's layer. A run pays it once, however many SAEs are trained on what was read.
 """
 
 import argparse
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 
-from app.subject.load import choose_dtype
+from app.demo.run import SAE_FOLDER, SUBJECT, prepare_subject
+from app.harvest.job import read_sae
+from app.subject.hooks import HookPoint, read_activations
+from app.subject.load import choose_dtype, load_subject
 from app.train.idea import Batch, Shape
 from app.train.ideas import IDEAS
+
+CONTEXT = 256
 
 
 def bare(x: torch.Tensor, W_enc: torch.Tensor, W_dec: torch.Tensor, dtype: torch.dtype) -> Callable[[], None]:
@@ -50,6 +58,18 @@ def trained(name: str, batch: Batch, shape: Shape, dtype: torch.dtype) -> Callab
     return step
 
 
+def forward(home: Path, tokens: int) -> Callable[[], None]:
+    """The demo's subject up to the layer its SAE reads."""
+    subject = load_subject(prepare_subject(home), SUBJECT, dtype="auto", device="cpu")
+    ids = torch.randint(1000, 40_000, (tokens // CONTEXT, CONTEXT), generator=torch.Generator().manual_seed(0))
+    hook = HookPoint.parse(read_sae(SAE_FOLDER).config.reads[0])
+
+    def step() -> None:
+        read_activations(subject.model, ids, [hook])
+
+    return step
+
+
 def seconds(step: Callable[[], None]) -> float:
     began = time.perf_counter()
     step()
@@ -62,6 +82,7 @@ def main() -> None:
         arguments.add_argument(f"--{name}", type=int, default=default)
     arguments.add_argument("--ideas", default=",".join(name for name in IDEAS if name != "attention-output"))
     arguments.add_argument("--precision", default="auto")
+    arguments.add_argument("--home", type=Path)
     given = arguments.parse_args()
     torch.set_num_threads(given.threads)
     dtype = choose_dtype(given.precision, torch.device("cpu"))
@@ -75,15 +96,17 @@ def main() -> None:
     W = torch.nn.functional.normalize(torch.randn(given.latents, given.d, generator=generator), dim=1)
     floor = bare(x, W.T.contiguous(), W, dtype)
     print(f"{given.latents:,} x {given.d}, batch {given.batch:,}, {dtype}, {given.threads} thread(s)")
-    print("| idea | tokens/s | of the bare products' |\n|---|---|---|")
+    read = forward(given.home, given.batch) if given.home else lambda: None
+    print("| idea | tokens/s | of the bare products' | of the forward and them |\n|---|---|---|---|")
     for name in given.ideas.split(","):
         step = trained(name, batch, shape, dtype)
         for _ in range(2):
-            seconds(step), seconds(floor)
-        pairs = [(seconds(step), seconds(floor)) for _ in range(given.rounds)]
-        ratio = statistics.median(least / took for took, least in pairs)
-        rate = given.batch / statistics.median(took for took, _ in pairs)
-        print(f"| {name} | {rate:,.0f} | {ratio:.2f} |", flush=True)
+            seconds(step), seconds(floor), seconds(read)
+        times = [(seconds(step), seconds(floor), seconds(read)) for _ in range(given.rounds)]
+        ratio = statistics.median(least / took for took, least, _ in times)
+        whole = statistics.median((first + least) / (first + took) for took, least, first in times)
+        rate = given.batch / statistics.median(took for took, _, _ in times)
+        print(f"| {name} | {rate:,.0f} | {ratio:.2f} | {f'{whole:.2f}' if given.home else '–'} |", flush=True)
 
 
 if __name__ == "__main__":
