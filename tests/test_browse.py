@@ -1,11 +1,14 @@
 """The feature table: orders against a full sort, filters against a loop over all rows, and exports of both."""
 
+import asyncio
 import csv
+import gc
 import io
 import json
 import random
 import re
 import string
+import warnings
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -367,9 +370,47 @@ def test_exports_come_from_a_cursor_some_rows_at_a_time(client, monkeypatch):
     assert len(statements) == 2
 
 
-def test_a_fifth_export_at_once_is_refused(client, monkeypatch):
-    import asyncio
+def test_who_leaves_an_export_midway_leaves_no_cursor_open(client, monkeypatch):
+    from app.store import browse
 
+    monkeypatch.setattr(browse, "CHUNK", 40)
+    sent = []
+
+    async def leave():
+        asked, gone = iter([{"type": "http.request", "body": b"", "more_body": False}]), asyncio.Event()
+
+        async def receive():
+            for message in asked:
+                return message
+            await gone.wait()
+            return {"type": "http.disconnect"}
+
+        async def send(message):
+            sent.append(message)
+            if len(sent) == 4:  # the head, the columns, two parts
+                gone.set()
+                await asyncio.sleep(60)
+
+        scope = {
+            "type": "http", "asgi": {"version": "3.0", "spec_version": "2.3"}, "http_version": "1.1", "method": "GET",
+            "path": f"{BASE}/features.csv", "raw_path": f"{BASE}/features.csv".encode(), "query_string": b"",
+            "root_path": "", "scheme": "http", "headers": [(b"host", b"testserver")], "client": ("testclient", 5),
+            "server": ("testserver", 80),
+        }  # fmt: skip
+        await client.app(scope, receive, send)
+        gc.collect()
+        await asyncio.sleep(0.2)
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        client.portal.call(leave)
+        gc.collect()
+    assert len(sent) == 4
+    assert [str(one.message) for one in told if issubclass(one.category, ResourceWarning)] == []
+    assert client.app.state.saescope.exports._value == 4  # its turn is given back
+
+
+def test_a_fifth_export_at_once_is_refused(client, monkeypatch):
     none_left = asyncio.Semaphore(0)
     monkeypatch.setattr(client.app.state.saescope, "exports", none_left)
     for ending in ("csv", "parquet"):

@@ -11,7 +11,7 @@ from app.errors import LoginRefused
 from app.main import create_app
 from app.web.answers import KEPT_S, REFUSED_S, Answers
 from app.web.attempts import BY_ADDRESS, Attempts
-from app.web.provider import Pending
+from app.web.provider_signins import Pending
 from tests.oidc_provider import CLIENT, OTHER, SECRET, Provider, provider_running
 from tests.team import PASSWORD, browser, make_account
 

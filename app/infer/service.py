@@ -12,7 +12,7 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Scope
 
@@ -26,6 +26,7 @@ from app.web.exposition import CONTENT_TYPE, exposition
 from app.web.gone import while_there
 from app.web.guard import Guard
 from app.web.operations import admit
+from app.web.streamed import Streamed
 from app.web.traffic import Counted, Traffic
 
 _PATHS = ("/healthz", "/readyz", "/metrics", "/read", "/run")
@@ -124,7 +125,7 @@ class _Asks:
 
         first = await while_there(request, begin())  # so that a refusal has its status
 
-        async def lines() -> AsyncIterator[bytes]:
+        async def lines() -> AsyncGenerator[bytes, None]:
             try:
                 if first is not None:
                     yield wire.answer_line(first)
@@ -136,7 +137,7 @@ class _Asks:
             finally:
                 await answers.aclose()
 
-        return StreamingResponse(lines(), media_type=wire.LINES)
+        return Streamed(lines(), media_type=wire.LINES)
 
     async def embed(self, request: Request) -> Response:
         ask = wire.asked(wire.EmbedAsk, await self._body(request))

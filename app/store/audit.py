@@ -1,6 +1,6 @@
 """What was changed, by whom."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -63,8 +63,11 @@ async def list_entries(
     return rows[:limit], str(rows[limit - 1].id) if len(rows) > limit else None
 
 
-async def every_entry(connection: AsyncConnection) -> AsyncIterator[AuditRecord]:
+async def every_entry(connection: AsyncConnection) -> AsyncGenerator[AuditRecord, None]:
     """The oldest first."""
     rows = await connection.stream(_ROWS.order_by(None).order_by(_c.id))
-    async for row in rows:
-        yield AuditRecord(*row)
+    try:
+        async for row in rows:
+            yield AuditRecord(*row)
+    finally:
+        await rows.close()

@@ -4,7 +4,7 @@ import base64
 import binascii
 import json
 import struct
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -252,9 +252,9 @@ async def score_counts(connection: AsyncConnection, sae_id: int) -> tuple[list[f
 
 async def stream(
     connection: AsyncConnection, sae_id: int, filters: Filters, *, sort: Sort, descending: bool
-) -> AsyncIterator[Sequence[Any]]:
+) -> AsyncGenerator[Sequence[Any], None]:
     """Every row the filters keep, in the table's order, some at a time from a cursor of the server's: SCALARS, then
-    token_probability_ids, token_mean_ids and promoted_ids."""
+    token_probability_ids, token_mean_ids and promoted_ids. Whoever may leave early closes it before the connection."""
     key = _KEYS[sort]
     order = [key.desc().nulls_last() if descending else key.asc().nulls_last()] if sort == "score" else []
     order += [
@@ -263,9 +263,12 @@ async def stream(
     ]
     columns = [_c[name] for name in (*SCALARS, "token_probability_ids", "token_mean_ids", "promoted_ids")]
     query = select(*columns).where(_c.sae_id == sae_id, *filters.conditions()).order_by(*order)
-    async with connection.stream(query, execution_options={"yield_per": CHUNK}) as found:
+    found = await connection.stream(query, execution_options={"yield_per": CHUNK})
+    try:
         async for rows in found.partitions():
             yield rows
+    finally:  # what stream() returns closes nothing when a generator is left
+        await found.close()
 
 
 def _write_cursor(sort: str, descending: bool, value: Any, index: int) -> str:

@@ -1,13 +1,14 @@
 """For admins: accounts, invitations, everybody's tokens and share links, and the audit log."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import asdict, replace
 from functools import partial
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from app import urls
 from app.errors import BadRequest, Forbidden, LoginNeeded
@@ -23,6 +24,7 @@ from app.web.routes import json_of, state_of
 from app.web.shared_pages import untitled
 from app.web.sharing import absolute
 from app.web.signing import shown
+from app.web.streamed import Streamed
 
 router = APIRouter(tags=["accounts"], responses=refused(LoginNeeded, Forbidden))
 PAGE = 100
@@ -148,14 +150,14 @@ async def audit_export(request: Request) -> Response:
     """The whole audit log, a line of JSON an entry, the oldest first."""
     state = state_of(request)
 
-    async def lines() -> AsyncIterator[str]:
-        async with state.exports, state.database.connect() as db:
-            async for one in audit.every_entry(db):
+    async def lines() -> AsyncGenerator[str, None]:
+        async with state.exports, state.database.connect() as db, aclosing(audit.every_entry(db)) as entries:
+            async for one in entries:
                 yield json.dumps(view(one).model_dump(mode="json")) + "\n"
 
     request.state.cache = "private, no-store"
     headers = {"content-disposition": 'attachment; filename="audit.jsonl"'}
-    return StreamingResponse(lines(), media_type="application/x-ndjson", headers=headers)
+    return Streamed(lines(), media_type="application/x-ndjson", headers=headers)
 
 
 @router.get("/admin/audit", response_class=HTMLResponse, include_in_schema=False)

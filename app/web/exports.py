@@ -6,13 +6,14 @@ import io
 import json
 import math
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, closing
 from dataclasses import replace
 from typing import IO, Annotated, Any
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import BadRequest, DiskFull, ServerBusy, UnknownMap, UnknownSAE
 from app.store import browse as b
@@ -23,6 +24,7 @@ from app.web.browse_contexts import BrowseQuery
 from app.web.map_filter import on_map
 from app.web.refusals import refused
 from app.web.routes import state_of
+from app.web.streamed import Streamed
 
 router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, UnknownMap, DiskFull, ServerBusy))
 _CALLED = {"maximum": "max", "minimum": "min"}
@@ -138,20 +140,27 @@ def headers(sae: q.SAERecord, ending: str) -> dict[str, str]:
     return {"content-disposition": f'attachment; filename="{name}"', "cache-control": "private, no-store"}
 
 
+def all_rows(
+    db: AsyncConnection, sae: q.SAERecord, kept: b.Filters, query: BrowseQuery
+) -> aclosing[AsyncGenerator[Sequence[Any], None]]:
+    """Closed with its cursor by whoever leaves, also midway."""
+    return aclosing(b.stream(db, sae.id, kept, sort=query.sort, descending=query.way() == "desc"))
+
+
 @router.get("/saes/{slug}/features.csv", response_class=Response)
 async def features_csv(request: Request, slug: str, query: Asked) -> Response:
     """Every row of the feature table, in its order, as CSV; lists of tokens are JSON within their cells."""
     sae, kept, vocabulary = await prepared(request, slug, query)
     held = turn(request)
 
-    async def lines() -> AsyncIterator[str]:
+    async def lines() -> AsyncGenerator[str, None]:
         texts = Texts(vocabulary, as_json=True)
         yield ",".join(COLUMNS) + "\r\n"
-        async with held, state_of(request).database.connect() as db:
-            async for rows in b.stream(db, sae.id, kept, sort=query.sort, descending=query.way() == "desc"):
+        async with held, state_of(request).database.connect() as db, all_rows(db, sae, kept, query) as parts:
+            async for rows in parts:
                 yield await asyncio.to_thread(csv_text, rows, texts)
 
-    return StreamingResponse(lines(), media_type="text/csv; charset=utf-8", headers=headers(sae, "csv"))
+    return Streamed(lines(), media_type="text/csv; charset=utf-8", headers=headers(sae, "csv"))
 
 
 @router.get("/saes/{slug}/features.parquet", response_class=Response)
@@ -167,8 +176,8 @@ async def features_parquet(request: Request, slug: str, query: Asked) -> Respons
     try:
         table = await asyncio.to_thread(Parquet, file, vocabulary, about)
         with closing(table):
-            async with held, state_of(request).database.connect() as db:
-                async for rows in b.stream(db, sae.id, kept, sort=query.sort, descending=query.way() == "desc"):
+            async with held, state_of(request).database.connect() as db, all_rows(db, sae, kept, query) as parts:
+                async for rows in parts:
                     await asyncio.to_thread(table.add, rows)
             await asyncio.to_thread(table.finish)
     except OSError as error:
@@ -179,14 +188,14 @@ async def features_parquet(request: Request, slug: str, query: Asked) -> Respons
         raise
     size = file.tell()
     file.seek(0)
-    return StreamingResponse(
+    return Streamed(
         pieces(file),
         media_type="application/vnd.apache.parquet",
         headers=headers(sae, "parquet") | {"content-length": str(size)},
     )
 
 
-def pieces(file: IO[bytes]) -> Iterator[bytes]:
+async def pieces(file: IO[bytes]) -> AsyncGenerator[bytes, None]:
     with file:
-        while piece := file.read(PIECE):
+        while piece := await asyncio.to_thread(file.read, PIECE):
             yield piece

@@ -125,14 +125,13 @@ async def read_named(
         early = asyncio.ensure_future(read(request, guessed, text, chat=chat, predict=predict))
     try:
         saes = await named(state, names)
-        if early is None or saes != guessed:
-            return saes, await read(request, saes, text, chat=chat, predict=predict)
-        return saes, await early
+        if early is not None and saes == guessed:
+            return saes, await early
     finally:
-        if early is not None and not early.done():
-            early.cancel()
         if early is not None:
+            early.cancel()
             await asyncio.gather(early, return_exceptions=True)
+    return saes, await read(request, saes, text, chat=chat, predict=predict)
 
 
 async def run_test(request: Request, sae: q.SAERecord, index: int, peak: float, text: str) -> page_contexts.FeatureTest:

@@ -1,10 +1,10 @@
 """The intervene page, its form, and its twin."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Literal, get_args
 
 from fastapi import APIRouter, Query, Request
-from fastapi.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from pydantic import ValidationError
 
 from app import urls
@@ -20,6 +20,7 @@ from app.web.presets import preset
 from app.web.refusals import EDITING, refused
 from app.web.rendering import render_block, render_parts
 from app.web.routes import json_of, state_of
+from app.web.streamed import Streamed
 
 router = APIRouter(tags=["live"], responses=refused(*EDITING))
 
@@ -110,7 +111,7 @@ async def intervene(request: Request, query: Annotated[c.InterveneQuery, Query()
     later: dict[str, Any] = {"awaited": page.effect is not None, "refusal": None}
     parts = render_parts("intervene.html", request=request, page=page, kinds=get_args(Kind), later=later)
 
-    async def sent() -> AsyncIterator[str]:
+    async def sent() -> AsyncGenerator[str, None]:
         yield next(parts)
         if later["awaited"]:
             try:
@@ -119,7 +120,7 @@ async def intervene(request: Request, query: Annotated[c.InterveneQuery, Query()
                 later["refusal"] = str(error)
             yield next(parts)
 
-    return StreamingResponse(sent(), media_type="text/html")
+    return Streamed(sent(), media_type="text/html")
 
 
 @router.get("/intervene/effect", response_class=HTMLResponse, include_in_schema=False)

@@ -2,12 +2,12 @@
 
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from typing import Annotated, NamedTuple, TypeVar
 
 from fastapi import APIRouter, Body, Request
-from fastapi.responses import Response, StreamingResponse
+from fastapi.responses import Response
 
 from app import urls
 from app.errors import BadRequest, SaescopeError
@@ -23,6 +23,7 @@ from app.web.limits import about_tokens, client_of
 from app.web.refusals import EDITING, Responses, refused
 from app.web.routes import json_of, state_of
 from app.web.state import target
+from app.web.streamed import Streamed
 
 A = TypeVar("A")
 router = APIRouter(tags=["live"], responses=refused(*EDITING))
@@ -222,7 +223,7 @@ async def api_generate(request: Request, body: Annotated[c.GenerateBody, Body(op
 
     first = await while_there(request, begin())  # so that a refusal is one, and no stream that breaks off
 
-    async def events() -> AsyncIterator[str]:
+    async def events() -> AsyncGenerator[str, None]:
         yield _event("step", first.model_dump_json())
         try:
             async for step in steps:
@@ -233,7 +234,7 @@ async def api_generate(request: Request, body: Annotated[c.GenerateBody, Body(op
         finally:
             await steps.aclose()
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
+    return Streamed(events(), media_type="text/event-stream", headers={"x-accel-buffering": "no"})
 
 
 def _event(name: str, data: str) -> str:

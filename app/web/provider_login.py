@@ -1,6 +1,7 @@
 """Signing in by an OpenID Connect provider, and linking an account with it."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -15,16 +16,19 @@ from app.web.account_page import asking
 from app.web.attempts import BY_ADDRESS
 from app.web.identity import Entry, cookie_name, forget_cookie, set_cookie
 from app.web.limits import address_of
-from app.web.provider import Pending, Person, Provider
+from app.web.provider_signins import Pending, Person
 from app.web.routes import state_of
 from app.web.sharing import absolute
 from app.web.signing import here, shown, signed_in
+
+if TYPE_CHECKING:
+    from app.web.provider import Provider
 
 router = APIRouter(include_in_schema=False)
 MINUTES = 10  # that somebody may take at the provider
 
 
-def provider_of(request: Request) -> Provider:
+def provider_of(request: Request) -> "Provider":
     """
     Raises:
         PageNotFound: there is none here.
@@ -34,6 +38,8 @@ def provider_of(request: Request) -> Provider:
     if not settings.oidc_issuer or not settings.oidc_client_id:
         raise PageNotFound("No provider is set here; sign in by name and password.")
     if state.provider is None:
+        from app.web.provider import Provider  # libraries that nobody else needs
+
         state.provider = Provider(settings)
     return state.provider
 
