@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from fastapi.testclient import TestClient
+from sqlalchemy import delete
 
 from app.passwords import hashed_password
 from app.store import accounts, credentials
+from app.store import tables as t
 from app.store.engine import async_engine, database_url
 
 PASSWORD = "correct horse battery"
@@ -28,6 +30,16 @@ def done(settings, work):
 
     with ThreadPoolExecutor(1) as apart:  # a browser in this thread has a loop of its own
         return apart.submit(lambda: asyncio.run(run())).result()
+
+
+def team(settings, **given):
+    """The same in team mode, without accounts."""
+
+    async def work(db):
+        await db.execute(delete(t.account))
+
+    done(settings, work)
+    return settings.model_copy(update={"mode": "team", **given})
 
 
 def make_account(settings, name, role="viewer"):

@@ -28,7 +28,7 @@ from app.web.signing import here
 from app.web.uploads import DAY, Uploads
 from tests.conftest import LAYERS
 from tests.counting import counted_queries
-from tests.team import PASSWORD, browser, done, keep_cookie, make_account, make_token
+from tests.team import PASSWORD, browser, done, keep_cookie, make_account, make_token, team
 
 NEXT = "another horse battery"
 FEATURE = f"/saes/{LAYERS[0]}/features/11"
@@ -36,7 +36,7 @@ FEATURE = f"/saes/{LAYERS[0]}/features/11"
 
 @pytest.fixture(scope="module")
 def own(layered):
-    return layered.model_copy(update={"mode": "team", "account_kept": 3})
+    return team(layered, account_kept=3)
 
 
 @pytest.fixture(scope="module")

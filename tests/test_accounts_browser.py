@@ -8,7 +8,7 @@ from app.main import create_app
 from app.web.assets import install_assets
 from tests.conftest import LAYERS
 from tests.serving import serving
-from tests.team import PASSWORD, make_account
+from tests.team import PASSWORD, make_account, team
 from tests.test_browser import browser  # noqa: F401
 from tests.test_lists_browser import check
 
@@ -18,7 +18,7 @@ NAME = "<b>Ada</b> " + "Lovelace" * 5
 
 @pytest.fixture(scope="module")
 def own(layered):
-    return layered.model_copy(update={"mode": "team", "allowed_hosts": ""})
+    return team(layered, allowed_hosts="")
 
 
 @pytest.fixture(scope="module")

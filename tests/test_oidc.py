@@ -13,7 +13,7 @@ from app.web.answers import KEPT_S, REFUSED_S, Answers
 from app.web.attempts import BY_ADDRESS, Attempts
 from app.web.provider_signins import Pending
 from tests.oidc_provider import CLIENT, OTHER, SECRET, Provider, provider_running
-from tests.team import PASSWORD, browser, make_account
+from tests.team import PASSWORD, browser, make_account, team
 
 
 @pytest.fixture(scope="module")
@@ -31,8 +31,8 @@ def honest(provider):
 
 @pytest.fixture(scope="module")
 def own(layered, provider):
-    given = {"mode": "team", "oidc_issuer": provider.url, "oidc_client_id": CLIENT, "oidc_client_secret": SECRET}
-    return layered.model_copy(update=given | {"oidc_name": "the lab's login", "oidc_role": "viewer"})
+    given = {"oidc_issuer": provider.url, "oidc_client_id": CLIENT, "oidc_client_secret": SECRET}
+    return team(layered, oidc_name="the lab's login", oidc_role="viewer", **given)
 
 
 @pytest.fixture(scope="module")
