@@ -392,6 +392,28 @@ def test_what_one_may_not_see_one_cannot_share(site, own):
         assert other.post("/api/shares", json=address | {"days": 400}).status_code == 422
 
 
+def test_a_features_page_names_no_list_that_is_hidden(site, own):
+    page = f"/saes/{LAYERS[0]}/features/17"
+    item = {"kind": "feature", "sae": LAYERS[0], "index": 17}
+
+    def titles(client):
+        return [one["title"] for one in client.get(f"{page}.json").json()["lists"]]
+
+    with browser(site, own, "Hides", "editor") as editor, browser(site, own, "Peeks", "editor") as other:
+        names = [
+            editor.post("/api/lists", json={"title": title, "visibility": title, "items": [item]}).json()["name"]
+            for title in ("private", "team", "public")
+        ]
+        assert (titles(editor), titles(other)) == (["private", "public", "team"], ["public", "team"])
+        known = other.get(page).headers["etag"]
+        editor.post(f"/api/lists/{names[1]}/edit", json={"visibility": "private"})
+        assert other.get(page, headers={"if-none-match": known}).status_code == 200
+        assert titles(other) == ["public"]
+        assert "/lists/" + names[0] not in other.get(page).text
+        for name in names:
+            editor.post(f"/lists/{name}/delete")
+
+
 def test_shared_pages_are_told_from_those_beside_them():
     feature = shared_page("/saes/a%20b@12/features/3?text=x")
     assert feature.path == "/saes/a b@12/features/3"

@@ -163,6 +163,39 @@ def test_a_list_is_renamed_at_its_address_and_removed_after_being_asked(site, da
     assert count(database, "list_item") == items - 1
 
 
+def test_a_features_page_names_the_lists_it_is_on_and_is_new_when_they_change(site, revision):
+    page, other = f"/saes/{SAE}/features/21", f"/saes/{SAE}/features/22"
+
+    def titles():
+        return [one["title"] for one in site.get(f"{page}.json").json()["lists"]]
+
+    def changed(act):
+        """What ``act`` gives; a reader who had the page gets another."""
+        tag = site.get(page).headers["etag"]
+        assert site.get(page, headers={"if-none-match": tag}).status_code == 304
+        done = act()
+        assert site.get(page, headers={"if-none-match": tag}).status_code == 200
+        return done
+
+    assert titles() == []
+    changed(lambda: made(site, feature(21, revision=revision), feature(23), title="Later <b>"))
+    first = changed(lambda: made(site, feature(22), feature(21), title="Earlier"))
+    assert titles() == ["Earlier", "Later <b>"]
+    assert f'<a href="{first["url"]}">Earlier</a>, <a href="' in site.get(page).text
+    assert "Later &lt;b&gt;</a>." in site.get(page).text
+    changed(lambda: site.post(f"/api/lists/{first['name']}/edit", json={"title": "Now last"}))
+    assert titles() == ["Later <b>", "Now last"]
+    item = next(one["id"] for one in first["items"] if one["reference"].endswith("/21"))
+    changed(lambda: site.post(f"/api/lists/{first['name']}/items/{item}/remove"))
+    assert titles() == ["Later <b>"]
+    assert [one["title"] for one in site.get(f"{other}.json").json()["lists"]] == ["Now last"]
+    site.post(f"{first['url']}/delete")
+    assert site.get(f"{other}.json").json()["lists"] == []
+    for number in range(25):
+        made(site, feature(24), title=f"Of many {number:02}")
+    assert len(site.get(f"/saes/{SAE}/features/24.json").json()["lists"]) == 20
+
+
 def test_lists_are_found_by_text_and_tag_and_paged(site):
     names = [
         made(site, feature(1, comment="unmistakable"), title=f"Number {i}", tags=["paged"])["name"] for i in range(31)

@@ -30,6 +30,7 @@ from app.errors import UnknownSAE
 from app.store import tables as t
 from app.store.pipeline import Asked, ask
 from app.store.reader import visible
+from app.store.references import Feature
 
 
 @dataclass(frozen=True)
@@ -120,6 +121,7 @@ class LatentRecord:
     document_fires: list[int] | None
     document_names: list[str | None] | None  # of document_ids, in their order
     note: dict[str, Any] | None  # the newest row of the note on it, see app.store.notes
+    lists: list[tuple[str, str]] | None  # that it is on, by title: name, title
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ class ExampleRecord:
     activations: list[float]
 
 
+MOST_LISTS = 20  # that a feature's page names
 ANY_OF = func.any(bindparam("indices", type_=ARRAY(Integer)))  # latents asked for together
 _OF_LATENT = t.latent.c.sae_id == bindparam("sae")
 _FIRED_IN = func.unnest(t.latent.c.document_ids).table_valued("id", with_ordinality="place").render_derived()
@@ -168,7 +171,16 @@ _n = (
     .subquery("n")
 )
 _NOTE = select(func.to_jsonb(literal_column("n"))).select_from(_n).where(visible(_n)).scalar_subquery()
-_LATENT = select(*[t.latent.c[field.name] for field in fields(LatentRecord)[:-2]], _NAMES, _NOTE).where(
+_l = (
+    select(t.list_.c.slug, t.list_.c.title)
+    .join(t.list_item, t.list_item.c.list_id == t.list_.c.id)
+    .where(t.list_item.c.reference == bindparam("reference"), visible(t.list_))
+    .order_by(t.list_.c.title, t.list_.c.id)
+    .limit(MOST_LISTS)
+    .subquery("l")
+)
+_LISTS = select(func.jsonb_agg(func.jsonb_build_array(_l.c.slug, _l.c.title))).scalar_subquery()
+_LATENT = select(*[t.latent.c[field.name] for field in fields(LatentRecord)[:-3]], _NAMES, _NOTE, _LISTS).where(
     _OF_LATENT, t.latent.c.index == bindparam("index")
 )
 _SUMMARIES = select(*[t.latent.c[field.name] for field in fields(LatentSummary)]).where(
@@ -258,7 +270,8 @@ async def get_latent(connection: AsyncConnection, sae: SAERecord, index: int) ->
 
 
 def latent_asked(sae: SAERecord, index: int) -> Asked[LatentRecord | None]:
-    asked = {"sae": sae.id, "corpus": sae.corpus_id, "weights": sae.sha256, "index": index}
+    asked = {"sae": sae.id, "corpus": sae.corpus_id, "weights": sae.sha256, "index": index,
+             "reference": str(Feature(sae.slug, sae.revision, index))}  # fmt: skip
     return Asked(_LATENT, asked, lambda rows: LatentRecord(*rows[0]) if rows else None)
 
 

@@ -375,6 +375,7 @@ list_item = Table(
     Column("added", DateTime(timezone=True), nullable=False, server_default=func.now()),
     UniqueConstraint("list_id", "position", deferrable=True),
     UniqueConstraint("list_id", "reference"),
+    Index("list_item_by_reference", "reference"),
 )
 
 # Every version of every note; the newest of a latent is its note. A note belongs to the weights, whatever is harvested.

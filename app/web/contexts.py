@@ -280,6 +280,13 @@ class Note(BaseModel):
     revision: str
 
 
+class OnList(BaseModel):
+    """A list that a feature is on."""
+
+    title: str
+    url: str
+
+
 class FeaturePage(BaseModel):
     """/saes/{sae}/features/{i} and its twin."""
 
@@ -315,6 +322,7 @@ class FeaturePage(BaseModel):
     map: FeatureMap | None = None
     test: FeatureTest | None = None  # where ?text= was given
     note: Note | None = None
+    lists: list[OnList] = []
 
 
 class HomePage(BaseModel):

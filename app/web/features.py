@@ -49,6 +49,7 @@ async def read_feature(db: AsyncConnection, sae: q.SAERecord, index: int, vocabu
     known = [explanation(sae, latent, one) for one in told]
     page = build.feature_page(sae, latent, examples, others, known, await vocabulary(sae))
     page.note = note_of(NoteRecord.of(latent.note)) if latent.note else None
+    page.lists = [c.OnList(title=title, url=urls.list_page(name)) for name, title in latent.lists or []]
     if place is not None:
         page.map = feature_map(sae, index, place)
     return page

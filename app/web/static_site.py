@@ -140,7 +140,7 @@ class Export:
 
     async def _feature(self, sae: q.SAERecord, index: int) -> list[tuple[str, str]]:
         page = await read_feature(self._db, sae, index, self._vocabulary)
-        page.map = None  # of this server, which nobody reads here
+        page.map, page.lists = None, []  # of this server, which nobody reads here
         file = file_of(sae, index)
         place = self._places[sae.id, index]
         around = {"previous": self._beside(sae, place - 1), "next": self._beside(sae, place + 1)}
