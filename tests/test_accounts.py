@@ -399,7 +399,7 @@ def test_a_features_page_names_no_list_that_is_hidden(site, own):
     def titles(client):
         return [one["title"] for one in client.get(f"{page}.json").json()["lists"]]
 
-    with browser(site, own, "Hides", "editor") as editor, browser(site, own, "Peeks", "editor") as other:
+    with browser(site, own, "Sorts", "editor") as editor, browser(site, own, "Peeks", "editor") as other:
         names = [
             editor.post("/api/lists", json={"title": title, "visibility": title, "items": [item]}).json()["name"]
             for title in ("private", "team", "public")
