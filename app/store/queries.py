@@ -69,6 +69,7 @@ class SAERecord:
     finished: datetime
     facts: dict[str, Any]
     edition: int  # grows whenever a latent's row changes
+    lists: int  # grows whenever what lists there are, what they are called or what they hold changes
     pinned: bool = False
 
     @property
@@ -198,6 +199,7 @@ def _saes() -> Select[Any]:
             c.sha256.label("corpus_sha256"), c.sequences.label("corpus_sequences"),
             c.documents.label("corpus_documents"), c.context.label("corpus_context"), h.parameters,
             h.metrics, h.density_edges, h.density_counts, h.tokens, h.dead, h.seconds, h.finished, h.facts, s.edition,
+            select(t.list_edition.c.number).scalar_subquery().label("lists"),
         )
         .join(t.subject, s.subject_id == m.id)
         .join(t.harvest, h.sae_id == s.id)

@@ -378,6 +378,9 @@ list_item = Table(
     Index("list_item_by_reference", "reference"),
 )
 
+# One row; a trigger raises it with every change of a list's title, visibility, owner or of what it holds.
+list_edition = Table("list_edition", metadata, Column("number", BigInteger, nullable=False))
+
 # Every version of every note; the newest of a latent is its note. A note belongs to the weights, whatever is harvested.
 note = Table(
     "note",

@@ -20,7 +20,7 @@ async def find_sae_of(request: Request, connection: AsyncConnection, slug: str, 
     sae = await q.get_sae(connection, slug)
     if not 0 <= index < sae.n_latents:
         raise build.out_of_range(sae, index)
-    unless_known(request, sae, on_pages(state_of(request).settings))
+    unless_known(request, sae, on_pages(state_of(request).settings), sae.lists)
     return sae
 
 

@@ -114,6 +114,11 @@ async def read(request: Request, saes: list[q.SAERecord], text: str, *, chat: bo
     return replace(run, readings=wanted, predictions=run.predictions if predict else None)
 
 
+def _weights(saes: list[q.SAERecord]) -> list[tuple[object, ...]]:
+    """What a reading is made by."""
+    return [(sae.revision, sae.path, sae.sha256, sae.subject_path, sae.subject_sha256) for sae in saes]
+
+
 async def read_named(
     request: Request, names: list[str], text: str, *, chat: bool, predict: bool
 ) -> tuple[list[q.SAERecord], PromptRun]:
@@ -125,7 +130,7 @@ async def read_named(
         early = asyncio.ensure_future(read(request, guessed, text, chat=chat, predict=predict))
     try:
         saes = await named(state, names)
-        if early is not None and saes == guessed:
+        if early is not None and guessed is not None and _weights(saes) == _weights(guessed):
             return saes, await early
     finally:
         if early is not None:
