@@ -41,11 +41,9 @@ TEXT = [
 
 # Files of a minute and more, the longest first: what is begun last should be short, or the others wait for it.
 LONG = (
-    "test_harvest_cli", "test_browser", "test_llm_run", "test_cluster", "test_infer", "test_jobs", "test_layout",
-    "test_cli", "test_evaluate_run", "test_families", "test_fuzz", "test_runs", "test_stopping", "test_infer_ray",
-    "test_map_browser", "test_train", "test_tracing", "test_operations", "test_crash", "test_explain_run",
-    "test_maps", "test_reliability", "test_feature_browser", "test_dashboards", "test_search_listed",
-    "test_unmeasured", "test_search", "test_identity", "test_api",
+    "test_infer", "test_harvest_cli", "test_cli", "test_cluster", "test_jobs", "test_stopping", "test_llm_run",
+    "test_browser", "test_layout", "test_families", "test_runs", "test_identity", "test_operations", "test_crash",
+    "test_reliability", "test_search", "test_evaluate_run", "test_api", "test_fuzz", "test_lists",
 )  # fmt: skip
 
 

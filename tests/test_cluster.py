@@ -137,7 +137,7 @@ def test_two_workers_end_with_what_one_machine_does(tiny_folder, tmp_path):
     """Shards, a worker killed with -9 at its shard, and a stop with a checkpoint that is carried on from."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(SCRIPT), str(tiny_folder), str(tmp_path / "checkpoint.pt")],
-        capture_output=True, text=True, timeout=500, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
+        capture_output=True, text=True, timeout=900, env={**os.environ, "PYTHONPATH": str(Path.cwd())},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
