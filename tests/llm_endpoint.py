@@ -16,7 +16,7 @@ from app.explain.budget import Budget
 from app.explain.client import Client
 from app.explain.client import Endpoint as Where
 from app.explain.ledger import Ledger, spent
-from app.explain.pacing import Clock
+from app.explain.pacing import AT_ONCE, Clock
 from app.explain.prices import Price
 from app.store.engine import async_engine, database_url
 from tests.serving import serving
@@ -33,8 +33,9 @@ class Endpoint:
     whole answer, as a dict or a string. ``lacks``: parameters that are refused with 400; ``context``: characters that
     are too many. Every request that got status 200 is in ``paid``."""
 
-    def __init__(self, reply=None, fault=None, lacks=(), usage=True, context=None):
+    def __init__(self, reply=None, fault=None, lacks=(), usage=True, context=None, seconds=0):
         self.reply, self.fault, self.lacks, self.usage, self.context = reply or oracle(), fault, lacks, usage, context
+        self.seconds = seconds  # until an answer
         self.requests, self.paid, self.keys = [], [], []
         self.most_at_once = self._at_once = 0
         self._lock = threading.Lock()
@@ -78,6 +79,7 @@ class Endpoint:
                 self._at_once -= 1
 
     async def _of(self, number, body, request):
+        await asyncio.sleep(self.seconds)
         for name in self.lacks:
             if name in json.dumps(body):
                 return error(400, f"Unsupported parameter: '{name}' is not supported with this model.")
@@ -196,7 +198,7 @@ def clients(settings):
 
         def call(endpoint, work, *, most=None, price=PRICE, job="job", timeout=5.0, clock=None, key=None, **given):
             async def inner(url):
-                engine = async_engine(database_url(settings))
+                engine = async_engine(database_url(settings), holding=given.get("at_once", AT_ONCE))
                 clock_ = clock or Quick()
                 ledger = Ledger(engine, job, Budget(most, await spent(engine, job)), clock_)
                 client = Client(Where(f"{url}/v1", "m", key, timeout), ledger, price, clock=clock_, seed=0, **given)

@@ -203,6 +203,14 @@ def test_explanations_and_scores_are_saved_with_all_that_was_asked(explain, data
     assert done.sent == rows(database, "SELECT count(*) FROM llm_request")[0][0]
 
 
+def test_as_many_requests_are_under_way_as_were_asked_for(explain):
+    """Each holds a connection while it is, more than a web page ever does."""
+    endpoint = Endpoint(seconds=1)
+    done = explain(endpoint, 6, at_once=64)
+    assert (done.outcome.scored, done.outcome.failures) == (6, {})
+    assert endpoint.most_at_once > 20
+
+
 def test_the_same_run_again_sends_nothing_and_changes_nothing(explain, database):
     endpoint = Endpoint()
     explain(endpoint)

@@ -196,7 +196,7 @@ async def _explain(
     clock: Clock | None,
     how: tuple[str, str],
 ) -> Done:
-    database = async_engine(engine.url)
+    database = async_engine(engine.url, holding=wanted.at_once)
     try:
         budget = Budget(wanted.max_usd, await spent(database, job))
         async with opened(wanted, Ledger(database, job, budget, clock), subject.source.id, clock) as client:

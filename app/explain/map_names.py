@@ -103,7 +103,7 @@ def namer(engine: Engine, wanted: Wanted, told: Named, step: Step, clock: Clock 
 async def _named(
     engine: Engine, wanted: Wanted, job: str, groups: list[Group], told: Named, step: Step, clock: Clock | None
 ) -> list[ClusterRow]:
-    database = async_engine(engine.url)
+    database = async_engine(engine.url, holding=wanted.at_once)
     try:
         return await _each(database, wanted, job, groups, told, step, clock)
     finally:

@@ -22,6 +22,8 @@ _CONNECTING: dict[str, int | str] = {
     "connect_timeout": 5, "keepalives_idle": 30, "keepalives_interval": 5, "keepalives_count": 3,
     "tcp_user_timeout": 20_000,
 }  # fmt: skip
+_SERVING = {"pool_size": 10, "max_overflow": 10, "pool_timeout": 5}
+_BESIDE = 4  # connections for all that work that holds one each asks for beside it
 
 
 def database_url(settings: Settings) -> URL:
@@ -45,15 +47,15 @@ def sync_engine(url: URL) -> Engine:
     return create_engine(url, connect_args=_CONNECTING, pool_pre_ping=True, hide_parameters=True)
 
 
-def async_engine(url: URL, seconds: float = 0) -> AsyncEngine:
-    """seconds: how long a statement may take, 0 any."""
+def async_engine(url: URL, seconds: float = 0, holding: int = 0) -> AsyncEngine:
+    """seconds: how long a statement may take, 0 any. holding: connections that a job holds on to while it asks for
+    others, which it then gets in turn, however slow the database is; whoever waits for a page is told after 5 s."""
     connecting = dict(_CONNECTING)
     if seconds:
         options = (url.query.get("options", ""), f"-c statement_timeout={math.ceil(1000 * seconds)}")
         connecting["options"] = " ".join(filter(None, map(str, options)))
-    engine = create_async_engine(
-        url, connect_args=connecting, pool_size=10, max_overflow=10, pool_timeout=5, hide_parameters=True
-    )
+    pool = {"pool_size": holding + _BESIDE, "max_overflow": 0, "pool_timeout": 600} if holding else _SERVING
+    engine = create_async_engine(url, connect_args=connecting, hide_parameters=True, **pool)
     event.listen(engine.sync_engine, "checkout", _still_there)
     return engine
 
