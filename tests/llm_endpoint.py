@@ -196,7 +196,7 @@ def clients(settings):
     with ExitStack() as stack:
         served = {}
 
-        def call(endpoint, work, *, most=None, price=PRICE, job="job", timeout=5.0, clock=None, key=None, **given):
+        def call(endpoint, work, *, most=None, price=PRICE, job="job", timeout=60.0, clock=None, key=None, **given):
             async def inner(url):
                 engine = async_engine(database_url(settings), holding=given.get("at_once", AT_ONCE))
                 clock_ = clock or Quick()

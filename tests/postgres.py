@@ -34,7 +34,7 @@ class Postgres:
 
     def start(self):
         """Until it answers; what a killed one has left goes first."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + 600
         while time.monotonic() < end:
             if self.process is None or self.process.poll() is not None:
                 command = [programs() / "postgres", "-D", str(self.data), "-k", str(self.folder), "-h", ""]
@@ -56,7 +56,7 @@ class Postgres:
     def end(self):
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(signal.SIGINT)
-            self.process.wait(60)
+            self.process.wait(300)
 
     def _run(self, program, *arguments):
         subprocess.run([programs() / program, *arguments], user=self.user, check=True, capture_output=True)

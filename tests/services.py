@@ -32,10 +32,10 @@ class Process:
         command = [sys.executable, "-m", "app.cli", *map(str, arguments), "--port", str(port)]
         with log.open("wb") as out:
             self.process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, env=environment)
-        end = time.monotonic() + 300  # Ray alone takes over a minute on two cores that test something else as well
+        end = time.monotonic() + 900  # Ray alone takes over a minute on two cores that test something else as well
         while time.monotonic() < end and self.process.poll() is None:
             with contextlib.suppress(httpx2.TransportError):
-                if http.get(self.url + ready, timeout=5).status_code == 200:
+                if http.get(self.url + ready, timeout=60).status_code == 200:
                     return
             time.sleep(0.1)
         self.end()
@@ -46,11 +46,11 @@ class Process:
         return self.process.pid
 
     def pending(self):
-        return http.get(self.url + "/readyz", timeout=20).json()["pending"]
+        return http.get(self.url + "/readyz", timeout=300).json()["pending"]
 
     def idle(self):
         """Wait until nothing is on its way there."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 300
         while self.pending() and time.monotonic() < end:
             time.sleep(0.02)
         return self.pending() == 0
@@ -63,7 +63,7 @@ class Process:
         if self.process.poll() is None:
             self.process.terminate()
         try:
-            return self.process.wait(timeout=60)
+            return self.process.wait(timeout=300)
         finally:
             self.process.kill()
 

@@ -1,6 +1,5 @@
 """The walk a newcomer takes, in a real Chromium against a real server."""
 
-import os
 import re
 import time
 from itertools import pairwise
@@ -11,6 +10,7 @@ from sqlalchemy import func, insert, update
 from app.main import create_app
 from app.store import tables as t
 from app.web.assets import install_assets
+from tests.chromium import launched
 from tests.conftest import SLUG
 from tests.serving import serving
 from tests.training_runs import NAME as TRAINED
@@ -39,7 +39,6 @@ COMPARED = (
     "/inspect/heads",
 )
 INTERVENED = f"/intervene?text=Paris+is&feature={SLUG}%2F3&kind=add&strength=2&max_new=3"
-CHROMIUM = os.environ.get("SAESCOPE_TEST_CHROMIUM", "/usr/bin/chromium")
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +79,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = launched(playwright)
         yield chromium
         chromium.close()
 

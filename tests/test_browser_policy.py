@@ -28,7 +28,7 @@ def pages(app, runs):  # noqa: F811
 
 def test_no_page_holds_what_its_policy_keeps_from_running(app, browser, site, runs):  # noqa: F811
     shown = []
-    with httpx2.Client(base_url=site, timeout=60) as client:
+    with httpx2.Client(base_url=site, timeout=300) as client:
         for path in pages(app, runs):
             answer = client.get(path)
             if answer.headers.get("content-type", "").startswith("text/html"):

@@ -58,7 +58,7 @@ def test_a_terminal_names_the_stage_in_the_place_of_speed_and_time_left():
     except OSError:  # the other end is closed
         pass
     os.close(ours)
-    assert process.wait(timeout=60) == 0
+    assert process.wait(timeout=300) == 0
     shown = seen.decode()
     assert "carrying on after 50 tokens" in shown
     assert "loading the subject ..." in shown

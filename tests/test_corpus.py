@@ -305,7 +305,7 @@ def test_pipes_and_devices_are_refused_and_not_waited_for(kind, tmp_path):
         places = [tmp_path / "pipe", "/dev/zero", tmp_path / "socket"]
         command = [sys.executable, "-c", READ, *(f"{kind}:{place}" for place in places)]
         given = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-        done = subprocess.run(command, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, env=given, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     told = [message for (_, message), _ in json.loads(done.stdout)]
     assert told == [
         f"{place} is a {what} and not a file; write its text to a file and give that."

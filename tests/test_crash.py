@@ -63,7 +63,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_database(settings, tiny_
                 if process.poll() is None:
                     kills += 1
                     process.send_signal(signal.SIGKILL)
-            out = process.communicate(timeout=120)[0]
+            out = process.communicate(timeout=300)[0]
             if process.returncode == 0:
                 break
             assert process.returncode == -signal.SIGKILL, out

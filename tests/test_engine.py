@@ -189,7 +189,7 @@ def slow(engine):
 
     def steps(_subject, _probes):
         begun.set()
-        go.wait(20)
+        go.wait(300)
         yield "done"
 
     return begun, go, steps

@@ -25,11 +25,11 @@ from app.sae.formats import saelens
 from app.store.replace import remove
 from app.subject.edits import logits_with
 from app.subject.hooks import HookPoint, read_activations
+from tests.chromium import launched
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.counting import counted_queries
 from tests.families import make
 from tests.serving import serving
-from tests.test_browser import CHROMIUM
 from tests.test_explain_run import documents
 
 SLUG = "measured"
@@ -199,7 +199,7 @@ def test_its_page_fits_a_phone_and_axe_finds_nothing(own, sae, measured):
     from playwright.sync_api import sync_playwright
 
     with serving(create_app(own)) as base, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = launched(playwright)
         viewport = {"width": 380, "height": 800}
         for path, scheme in ((f"/saes/{SLUG}/evaluations", "light"), (f"/saes/{SLUG}/evaluations", "dark"),
                              (f"/saes/{SLUG}", "light")):  # fmt: skip

@@ -7,8 +7,9 @@ import pytest
 
 from benchmarks.browser import NOTE, arrived
 from benchmarks.tab import Tab
+from tests.chromium import CHROMIUM
 from tests.conftest import SLUG
-from tests.test_browser import CHROMIUM, app, browser, page, site  # noqa: F401
+from tests.test_browser import app, browser, page, site  # noqa: F401
 
 FEATURE = f"/saes/{SLUG}/features/3"
 TEXTS = """() => [...document.querySelectorAll(".example-heat")].map((one) => one.textContent)"""

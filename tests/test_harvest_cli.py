@@ -36,7 +36,7 @@ def saescope(own, tiny_folder):
     def run(*options, model=("--model", tiny_folder)):
         command = [sys.executable, "-m", "app.cli", "harvest", *model, "--context", "32"]
         command += ["--home", home, *options]
-        return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=240, env=environment)
+        return subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=600, env=environment)
 
     run.home = home
     return run

@@ -164,9 +164,9 @@ def test_pages_are_the_same(client, away):
 
 def test_a_web_server_that_asks_elsewhere_has_no_torch_in_it(service, web):
     for path in ("/", f"/saes/{SLUG}/features/3", "/inspect", "/attribute", "/harvests", "/search"):
-        answer = http.get(web.url + path, params={"q" if path == "/search" else "text": TEXT}, timeout=60)
+        answer = http.get(web.url + path, params={"q" if path == "/search" else "text": TEXT}, timeout=300)
         assert answer.status_code == 200, answer.text
-    answer = http.post(f"{web.url}/api/effect", json={"text": TEXT, "edits": EDITS}, timeout=60)
+    answer = http.post(f"{web.url}/api/effect", json={"text": TEXT, "edits": EDITS}, timeout=300)
     assert answer.status_code == 200
     assert answer.json()["kl"]
     assert "libtorch" in Path(f"/proc/{service.pid}/maps").read_text()
@@ -349,7 +349,7 @@ def test_the_token_is_asked_for_and_a_wrong_one_is_said_so(strict, settings, aim
     headers = {"content-type": "application/json"}
     for token in (None, "Bearer wrong", "Bearer", SECRET, f"Bearer {SECRET}s", f"Bearer {SECRET}"):
         given = headers | ({"authorization": token} if token else {})
-        answer = http.post(f"{strict.url}/read", content=ask, headers=given, timeout=60)
+        answer = http.post(f"{strict.url}/read", content=ask, headers=given, timeout=300)
         right = token == f"Bearer {SECRET}"
         assert answer.status_code == (200 if right else 401)
         if not right:
@@ -385,7 +385,7 @@ def test_being_stopped_lets_what_is_under_way_end(strict, settings, aim, monkeyp
         await services.close()
 
     asyncio.run(ask())
-    assert strict.process.wait(timeout=60) == 143
+    assert strict.process.wait(timeout=300) == 143
     assert "Traceback" not in strict.log.read_text()
 
 

@@ -42,7 +42,7 @@ def test_two_replicas_answer_as_one_engine_does(client, settings, tiny_folder, t
     with on_ray(*arguments, "--ray", "auto", "--replicas", "2", **given) as served:
 
         def replicas():
-            told = [http.get(f"{served.url}/readyz", timeout=20) for _ in range(20)]
+            told = [http.get(f"{served.url}/readyz", timeout=300) for _ in range(20)]
             return {answer.json()["process"] for answer in told if answer.status_code == 200}
 
         async def ask():
@@ -64,7 +64,7 @@ def test_two_replicas_answer_as_one_engine_does(client, settings, tiny_folder, t
             assert seen == [0, 1, 2, 3, 4]
             await stream.aclose()
             for _ in range(600):
-                told = [http.get(f"{served.url}/readyz", timeout=20).json()["pending"] for _ in range(8)]
+                told = [http.get(f"{served.url}/readyz", timeout=300).json()["pending"] for _ in range(8)]
                 if not any(told):
                     break
                 await asyncio.sleep(0.05)

@@ -311,10 +311,10 @@ def test_places_that_are_none_are_told(client):
 def test_a_page_is_there_before_its_texts(harvested, settings):
     query = {"text": TEXT, "feature": f"{SLUG}/3", "max_new": 5, "seed": 1}
     with serving(create_app(settings)) as base:
-        with httpx.stream("GET", f"{base}/intervene", params=query, timeout=60) as answer:
+        with httpx.stream("GET", f"{base}/intervene", params=query, timeout=300) as answer:
             assert answer.headers["content-encoding"] == "gzip"
             first, *others = answer.iter_text()
-        twin = httpx.get(f"{base}/intervene.json", params=query, timeout=60).json()
+        twin = httpx.get(f"{base}/intervene.json", params=query, timeout=300).json()
     whole = first + "".join(others)
     assert 'id="intervene"' in first
     assert "Going on" in first

@@ -19,6 +19,7 @@ from app.harvest.parameters import Parameters
 from app.main import create_app
 from app.sae.formats import saelens
 from app.store import tables as t
+from tests.chromium import launched
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.llm_endpoint import Endpoint, oracle
 from tests.serving import serving
@@ -272,7 +273,7 @@ def test_the_button_brings_its_answer_with_and_without_javascript(own, sae, clea
     app = create_app(own.model_copy(update=LLM))
     latent = sae[0]
     with serving(app) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        browser = launched(playwright)
         page = browser.new_page(java_script_enabled=script, viewport={"width": 380, "height": 800})
         page.goto(f"{url}/saes/{SLUG}/features/{latent}")
         page.get_by_role("button", name="Explain with m").click()

@@ -29,7 +29,7 @@ def filled(site, clean):  # noqa: F811
     items = [{"kind": "feature", "sae": SLUG, "index": i, "comment": HOSTILE, "tags": ["a", "b"]} for i in range(3, 6)]
     items += [{"kind": "run", "run": "gone"}, {"kind": "feature", "sae": "else", "revision": "00", "index": 1}]
     body = {"title": HOSTILE, "description": f"See {FEATURE}.\n\n{HOSTILE}", "tags": ["t"], "items": items}
-    return httpx2.post(f"{site}/api/lists", json=body, trust_env=False, timeout=60).json()
+    return httpx2.post(f"{site}/api/lists", json=body, trust_env=False, timeout=300).json()
 
 
 def in_order(tab, *numbers):

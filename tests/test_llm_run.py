@@ -106,7 +106,7 @@ def explain(database, own, good, served, clean):
     """explain(endpoint, how many latents, **of the plan or of what is wanted): what was done."""
     urls = {}
 
-    def run(endpoint, latents=3, *, max_usd=None, price=PRICE, at_once=4, timeout=10.0, method="llm", **plan):
+    def run(endpoint, latents=3, *, max_usd=None, price=PRICE, at_once=4, timeout=60.0, method="llm", **plan):
         if endpoint not in urls:
             urls[endpoint] = served(endpoint)
         given = Wanted(

@@ -285,7 +285,7 @@ def test_a_served_site_logs_one_line_a_request_without_prompts_or_tokens(harvest
     with started("serve", "--home", settings.home, port=free_port(), log=tmp_path / "log", metrics_token=secret,
                  **given) as site:  # fmt: skip
         for path in (f"/saes/{SLUG}/features/3?text=my+private+prompt", "/inspect?text=my+private+prompt", "/x\u00e9"):
-            http.get(site.url + path, headers={"authorization": f"Bearer {secret}"}, timeout=60)
+            http.get(site.url + path, headers={"authorization": f"Bearer {secret}"}, timeout=300)
     lines = [json.loads(line) for line in site.log.read_text().splitlines() if line.startswith("{")]
     asked = [line for line in lines if line["logger"] == ACCESS]
     assert [line["route"] for line in asked] == ["/saes/{slug}/features/{index}", "/inspect", "/{path:path}"]

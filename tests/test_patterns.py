@@ -17,7 +17,7 @@ import pytest
 from PIL import Image, ImageChops
 from PIL.PngImagePlugin import PngInfo
 
-from tests.test_browser import CHROMIUM
+from tests.chromium import launched
 
 PICTURES = Path(__file__).parent / "pictures"
 VARIANTS = [(width, scheme) for width in (1280, 380) for scheme in ("light", "dark")]
@@ -142,7 +142,7 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = launched(playwright)
         yield chromium
         chromium.close()
 
@@ -183,7 +183,7 @@ def renew():
 
     PICTURES.mkdir(exist_ok=True)
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        chromium = launched(playwright)
         for address in served():
             for width, scheme in VARIANTS:
                 save(*take(chromium, address, width, scheme), PICTURES / f"patterns-{width}-{scheme}.png")

@@ -48,7 +48,7 @@ class Readers:
             thread.join()
 
     def _read(self, number):
-        with httpx2.Client(base_url=self._url, trust_env=False, timeout=60) as client:
+        with httpx2.Client(base_url=self._url, trust_env=False, timeout=300) as client:
             while not self._stop.is_set():
                 number += 1
                 answer = client.get(PAGES[number % len(PAGES)])
@@ -57,7 +57,7 @@ class Readers:
     def until(self, what):
         """What has been answered from now on until ``what`` is true of it."""
         first = len(self.answers)
-        end = time.monotonic() + 120
+        end = time.monotonic() + 600
         while time.monotonic() < end:
             if what(self.answers[first:]):
                 return self.answers[first:]
@@ -81,7 +81,7 @@ def test_postgres_killed_under_load_is_503_until_it_is_back_and_no_restart_is_ne
             refused = readers.until(lambda told: sum(status == 503 for status, _ in told) >= 20)
             assert {status for status, _ in refused} <= {200, 503}
             assert http.get(f"{url}/healthz").status_code == 200
-            assert http.get(f"{url}/readyz", timeout=20).status_code == 503
+            assert http.get(f"{url}/readyz", timeout=300).status_code == 503
             told = [body for status, body in refused if status == 503]
             assert all("The database does not answer" in body for body in told)
             assert not any("Traceback" in body or "psycopg" in body for body in told)
@@ -89,7 +89,7 @@ def test_postgres_killed_under_load_is_503_until_it_is_back_and_no_restart_is_ne
             # Every connection of the pool is used again, so each dead one would show.
             back = readers.until(lambda told: sum(status == 200 for status, _ in told[-100:]) == 100)
             assert {status for status, _ in back} <= {200, 503}
-            assert http.get(f"{url}/readyz", timeout=20).status_code == 200
+            assert http.get(f"{url}/readyz", timeout=300).status_code == 200
 
 
 def test_the_embedded_server_is_started_again_when_it_was_killed(tmp_path):
@@ -99,9 +99,9 @@ def test_the_embedded_server_is_started_again_when_it_was_killed(tmp_path):
         pid = home / "postgres" / "postmaster.pid"
         before = int(pid.read_text().split()[0])
         os.kill(before, signal.SIGKILL)
-        end = time.monotonic() + 90
+        end = time.monotonic() + 600
         while time.monotonic() < end:
-            told = http.get(f"{site.url}/saes.json", timeout=30).status_code
+            told = http.get(f"{site.url}/saes.json", timeout=300).status_code
             assert told in (200, 503)
             if told == 200 and pid.exists() and int(pid.read_text().split()[0]) != before:
                 break

@@ -101,7 +101,7 @@ def test_readers_see_all_of_it_or_none_of_it(database, make, own):
             done.wait(0.01)
         remove(database, own.home, "seen")
         done.set()
-        reader.join(30)
+        reader.join(300)
     assert faults == []
     assert statuses == {200, 404}
 

@@ -74,7 +74,7 @@ def test_a_page_that_was_being_read_is_waited_for(database, own, harvested, tiny
         assert dropping.is_alive()
         query = text("SELECT count(*) FROM latent WHERE sae_id = :id")
         assert reader.execute(query, {"id": number}).scalar_one() == 40
-    dropping.join(30)
+    dropping.join(300)
     assert not dropping.is_alive()
     assert f"latent_{number}" not in partitions(database)
 
@@ -97,7 +97,7 @@ def test_a_corpus_that_a_harvest_is_being_saved_over_is_not_swept(database, own,
         saving.execute(insert(t.sae).values(**held))
         saving.execute(insert(t.harvest).values(**{**kept, "corpus_id": number}))
         saving.commit()
-    sweeping.join(30)
+    sweeping.join(300)
     assert not sweeping.is_alive()
     with database.begin() as connection:
         assert connection.execute(text("SELECT count(*) FROM corpus")).scalar_one() == 1

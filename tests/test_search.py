@@ -1,7 +1,6 @@
 """Search over HTTP: a real sentence model, a real database, two SAEs of a tiny subject."""
 
 import json
-import os
 import re
 from html import unescape
 
@@ -20,11 +19,10 @@ from app.store.embeddings import literal
 from app.store.explanation_bulk import make_partitions
 from app.store.search import RRF, merge, with_listed
 from app.web.assets import install_assets
+from tests.chromium import launched
 from tests.conftest import database_beside, public_folder, random_sae
 from tests.counting import counted_queries
 from tests.serving import serving
-
-CHROMIUM = os.environ.get("SAESCOPE_TEST_CHROMIUM", "/usr/bin/chromium")
 
 FIRST, SECOND = "first", "second"
 # Of rules' kind and of language models'; none of the three queries shares a word with the one that is meant.
@@ -520,7 +518,7 @@ def chromium():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = launched(playwright)
         yield browser
         browser.close()
 

@@ -233,18 +233,18 @@ def held(client, lister):
 
     def steps(_subject, _probes):
         begun.set()
-        go.wait(60)
+        go.wait(300)
         yield "done"
 
     aim = Target("none", "lister", lister.path, Path("none"))
     request = Request([aim], saes=False, steps=steps, tell=lambda _: None)
     engine_of(client)._submit(request)
     try:
-        assert begun.wait(60)
+        assert begun.wait(300)
         yield
     finally:
         go.set()
-        request.future.result(60)
+        request.future.result(300)
 
 
 def test_a_model_that_is_slow_is_waited_for_so_long_and_no_longer(client, lister, monkeypatch):
@@ -252,7 +252,7 @@ def test_a_model_that_is_slow_is_waited_for_so_long_and_no_longer(client, lister
     with held(client, lister):
         started = time.monotonic()
         page = client.get("/search", params={"q": f"{QUERY} of his"})
-        assert time.monotonic() - started < 20
+        assert time.monotonic() - started < 100
         assert page.status_code == 200
         assert "Not compared with what lister lists: it has not answered in time" in page.text
         assert names(asked(client, QUERY))  # which is known

@@ -100,7 +100,7 @@ def test_a_reader_waits_for_what_is_still_to_come(tmp_path):
 
     def slowly():
         yield from rows[:100]
-        assert go.wait(30)
+        assert go.wait(300)
         yield from rows[100:]
 
     with TokenStore(tmp_path) as store:

@@ -28,7 +28,7 @@ def streamed_until_stopped(site, new):
     body = {"text": "Paris", "edits": EDITS, "max_new": new, "temperature": 0, "stream": True}
     events = []
     with (
-        httpx2.Client(trust_env=False, timeout=120) as client,
+        httpx2.Client(trust_env=False, timeout=300) as client,
         client.stream("POST", site.url + "/api/generate", json=body) as answer,
     ):
         for line in answer.iter_lines():
@@ -45,7 +45,7 @@ def test_what_is_under_way_goes_on_to_its_end(harvested, settings, tmp_path):
     with serve(settings, tmp_path, drain_seconds=300) as site:
         events = streamed_until_stopped(site, 60)
         assert [name for name, _ in events] == ["step"] * 60 + ["done"]
-        assert site.process.wait(timeout=60) == 143
+        assert site.process.wait(timeout=300) == 143
         with pytest.raises(httpx2.ConnectError):
             http.get(site.url + "/healthz")
     assert "Traceback" not in site.log.read_text()
@@ -64,7 +64,7 @@ def test_a_stream_that_takes_longer_than_that_ends_with_an_event_that_says_why(
             assert events[-1][0] == "error"
             assert events[-1][1]["code"] == "engine_stopped"
             assert events[-1][1]["message"].startswith("The server is being stopped")
-            assert site.process.wait(timeout=60) == 143
+            assert site.process.wait(timeout=300) == 143
         assert "Traceback" not in site.log.read_text()
         assert service.idle()
 
@@ -94,10 +94,10 @@ def test_a_harvest_keeps_what_it_has_done_and_the_next_server_carries_on(setting
 
     given = {"worker": "true", "batch_tokens": 64}
     with serve(own, tmp_path, **given) as site:
-        assert http.post(site.url + "/harvests", data=form, timeout=60).status_code == 303
+        assert http.post(site.url + "/harvests", data=form, timeout=300).status_code == 303
         until(lambda row: row.tokens > 0)
         site.process.terminate()
-        assert site.process.wait(timeout=90) == 143
+        assert site.process.wait(timeout=300) == 143
     row = run()
     assert (row.state, row.finished) == ("queued", None)
     assert row.facts["kept"] > 0

@@ -144,7 +144,7 @@ def test_two_processes_train_what_one_does(tmp_path):
     for process in both:
         process.start()
     for process in both:
-        process.join(120)
+        process.join(300)
         assert process.exitcode == 0
     for name in SHARING:
         first, second = (read_sae(tmp_path / count / name / "sae") for count in ("one", "two"))
@@ -176,7 +176,7 @@ def dying(folder):
 def test_killed_without_a_word_it_ends_with_the_same_weights(tmp_path):
     process = multiprocessing.get_context("spawn").Process(target=dying, args=(tmp_path / "killed",))
     process.start()
-    process.join(120)
+    process.join(300)
     assert process.exitcode == -signal.SIGKILL
     assert (tmp_path / "killed" / "checkpoint.pt").is_file()
     assert record.read_facts(tmp_path / "killed").state == "running"
