@@ -142,7 +142,9 @@ def _run(
 ) -> "list[Made]":
     import dataclasses
 
+    from app.corpus.scratch import scratch
     from app.corpus.sources import Skipped
+    from app.explain.overheard import overheard
     from app.harvest.job import run_jobs
     from app.harvest.run import harvest as one_machine
     from app.harvest.text import sequences
@@ -156,13 +158,13 @@ def _run(
         harvester = cluster(ray)
     skipped = Skipped()
     try:
-        with watching(log) as watch:
+        with watching(log) as watch, scratch(settings.home / "work", "heard") as heard:
             watch.doing("loading the subject")
             subject = load_subject(model, model.resolve().name, settings.dtype, settings.device)
             with sequences(text, subject, settings.home, skipped) as corpus:
                 return run_jobs(
                     jobs, subject, corpus, engine, settings.home, harvester=harvester, total=text.tokens,
-                    watch=watch, skipped=skipped, replace_older=replace,
+                    watch=overheard(watch, heard), skipped=skipped, replace_older=replace,
                 )  # fmt: skip
     finally:
         if skipped.count:

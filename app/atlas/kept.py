@@ -25,13 +25,24 @@ class Kept:
 
     def get(self, kind: str, of: dict[str, Any], make: Callable[[], Arrays]) -> Arrays:
         """The arrays ``make`` makes, or what it made before ``of`` the same; ``of`` is all that decides them."""
-        told = json.dumps([VERSION, kind, of], sort_keys=True)
-        path = self.folder / f"{kind}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
+        path = self._path(kind, of)
         found = _load(path)
         if found is None:
             found = make()
             _save(path, found, self.what)
         return found
+
+    def put(self, kind: str, of: dict[str, Any], arrays: Arrays) -> None:
+        """What ``get`` is to find.
+
+        Raises:
+            DiskFull: it cannot be written.
+        """
+        _save(self._path(kind, of), arrays, self.what)
+
+    def _path(self, kind: str, of: dict[str, Any]) -> Path:
+        told = json.dumps([VERSION, kind, of], sort_keys=True)
+        return self.folder / f"{kind}-{hashlib.sha256(told.encode()).hexdigest()[:16]}.npz"
 
 
 def _load(path: Path) -> Arrays | None:

@@ -7,7 +7,9 @@ from typing import Any
 from sqlalchemy import Engine
 
 from app.corpus.packages import Archive, Package, fetch
+from app.corpus.scratch import scratch
 from app.corpus.sources import Skipped
+from app.explain.overheard import overheard
 from app.harvest.job import Job, Made, run_jobs
 from app.harvest.parameters import Parameters
 from app.harvest.run import Watch
@@ -68,6 +70,8 @@ def harvest_demo(
     subject: Subject = load_subject(prepare_subject(home), SUBJECT, dtype, device)
     on_step("Harvesting Wikipedia articles")
     skipped = Skipped()
-    with sequences(Text(CORPUS, CONTEXT, tokens), subject, home, skipped) as corpus:
+    text = Text(CORPUS, CONTEXT, tokens)
+    with sequences(text, subject, home, skipped) as corpus, scratch(home / "work", "heard") as heard:
         job = Job(SLUG, SAE_FOLDER, CORPUS, CONTEXT, parameters)
+        watch = overheard(watch or Watch(), heard)
         return run_jobs([job], subject, corpus, engine, home, watch=watch, total=tokens, skipped=skipped)

@@ -1,9 +1,10 @@
 """The pass that explanations are made from: an SAE's activations over a sample of its harvest's sequences."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +19,7 @@ from app.harvest.batches import groups
 from app.harvest.job import in_dtype, read_sae, resolved
 from app.harvest.reader import Reader
 from app.store.engine import explained
-from app.store.explain_sources import ExplainSource, corpus_index, read_sequences
+from app.store.explain_sources import CorpusIndex, ExplainSource, corpus_index, read_sequences
 from app.subject.load import Subject, load_subject
 
 TOKENS = 262_144
@@ -35,8 +36,23 @@ class Sampled:
     name: str
 
 
-def sample_name(source: ExplainSource, tokens: int) -> str:
-    return f"v{VERSION}-{source.corpus_sha256[:10]}-{tokens}"
+def sample_name(corpus_sha256: str, tokens: int) -> str:
+    return f"v{VERSION}-{corpus_sha256[:10]}-{tokens}"
+
+
+def kept_codes(folder: Path) -> Kept:
+    """The activations that lie with the SAE in ``folder``."""
+    return Kept(folder, "codes", "What latents do on the sample")
+
+
+def part_of(sample: str, revision: str, part: int, parts: int) -> dict[str, Any]:
+    """What a file of activations is kept by."""
+    return {"sample": sample, "revision": revision, "part": part, "parts": parts}
+
+
+def chosen_of(index: CorpusIndex, tokens: int) -> Chosen:
+    """The sample of at most ``tokens`` tokens of a corpus."""
+    return choose(index.names, np.maximum(index.lengths - 1, 0), tokens, packed=index.packed)
 
 
 def read_codes(
@@ -58,7 +74,7 @@ def read_codes(
     """
     with explained(), engine.connect() as connection:
         index = corpus_index(connection, source.corpus_id)
-        chosen = choose(index.names, np.maximum(index.lengths - 1, 0), tokens, packed=index.packed)
+        chosen = chosen_of(index, tokens)
         if len(np.unique(chosen.split)) < 3:
             raise CorpusUnavailable(
                 f"{len(index.names)} sequences of {source.slug}'s corpus cannot be kept apart for learning and "
@@ -66,27 +82,27 @@ def read_codes(
                 sae=source.slug,
             )
         ids = read_sequences(connection, source.corpus_id, chosen.sequence.tolist())
-    kept = Kept(home / source.path, "codes", "What latents do on the sample")
-    parts = _parts(ids)
+    kept, sample = kept_codes(home / source.path), sample_name(source.corpus_sha256, tokens)
+    parts = parts_of([len(row) for row in ids])
     read = _Pass(source, home, device, doing)
     held: list[Arrays] = []
     for number, part in enumerate(parts):
-        of = {"sample": sample_name(source, tokens), "revision": source.revision, "part": number, "parts": len(parts)}
+        of = part_of(sample, source.revision, number, len(parts))
         held.append(kept.get("codes", of, partial(read, ids[part.start : part.stop])))
         step(number + 1, len(parts))
     doing("sorting activations by latent")
-    return Sampled(_joined(source.n_latents, chosen, ids, parts, held), chosen, sample_name(source, tokens))
+    return Sampled(_joined(source.n_latents, chosen, ids, parts, held), chosen, sample)
 
 
-def _parts(ids: list[npt.NDArray[np.int32]]) -> list[range]:
-    """Consecutive sequences of at least PART tokens together, but for the last."""
-    out, start, size = [], 0, 0
-    for number, row in enumerate(ids):
-        size += len(row)
+def parts_of(lengths: Iterable[int]) -> list[range]:
+    """Consecutive sequences of at least PART tokens together, but for the last. lengths: in tokens, of each."""
+    out, start, size, number = [], 0, 0, -1
+    for number, length in enumerate(lengths):
+        size += length
         if size >= PART:
             out.append(range(start, number + 1))
             start, size = number + 1, 0
-    return [*out, range(start, len(ids))] if start < len(ids) else out
+    return [*out, range(start, number + 1)] if start <= number else out
 
 
 class _Pass:

@@ -233,9 +233,10 @@ def _pass_and_save(
             corpus=job.corpus,
         )
     look()
-    for one, accumulated in zip(ready, done.harvesters, strict=True):
+    for number, (one, accumulated) in enumerate(zip(ready, done.harvesters, strict=True)):
         if wanted is None or one in wanted:
-            _save(one, accumulated, done, subject, corpus, engine, home, skipped, _naming(watch, one, ready))
+            folder = _save(one, accumulated, done, subject, corpus, engine, home, skipped, _naming(watch, one, ready))
+            watch.saved(number, one.revision(corpus.sha256()), folder)
     forget(checkpoint)
     return wanted or []
 
@@ -268,7 +269,8 @@ def _save(
     home: Path,
     skipped: Skipped,
     doing: Callable[[str], None],
-) -> None:
+) -> Path:
+    """The folder of the SAE's files."""
     job, sae = ready.job, ready.sae
     lengths = corpus.lengths()
     edges, counts = density_histogram(harvester.stats)
@@ -319,6 +321,7 @@ def _save(
             [context_columns(found)],
             posting_columns(found),
         )
+    return stored
 
 
 def _naming(watch: Watch, one: Ready, ready: list[Ready]) -> Callable[[str], None]:

@@ -16,7 +16,7 @@ from app.harvest.batches import groups
 from app.harvest.harvester import Harvester
 from app.harvest.interrupt import Interrupt
 from app.harvest.parameters import Parameters
-from app.harvest.reader import Reader
+from app.harvest.reader import Read, Reader
 from app.harvest.stages import Stages
 from app.sae.base import SAE
 from app.subject.load import Subject
@@ -47,13 +47,16 @@ class Watch:
     """What a harvest tells, and is told. ``progress`` returns whether to stop after the batch at hand; ``between`` runs
     after each batch and may raise to end the pass; ``doing`` takes the name of what is done while no batch is read;
     ``note`` a sentence for the user; ``kept`` the checkpoint's file and how many tokens it holds, at the start and
-    whenever it is written."""
+    whenever it is written. ``read`` takes the corpus and what every SAE has of each batch, of a pass on this machine;
+    ``saved`` the number of an SAE that is in the database now, its revision and the folder of its files."""
 
     progress: Callable[[Progress], bool | None] = lambda progress: None
     between: Callable[[], None] = lambda: None
     doing: Callable[[str], None] = lambda stage: None
     note: Callable[[str], None] = lambda line: None
     kept: Callable[[Path, int], None] = lambda file, tokens: None
+    read: Callable[[Corpus, list[Read]], None] = lambda corpus, part: None
+    saved: Callable[[int, str, Path], None] = lambda number, revision, folder: None
     stages: Stages = field(default_factory=Stages)
 
 
@@ -113,6 +116,8 @@ def harvest(
             for part in reader.read(first, rows):
                 for harvester, read in zip(harvesters, part, strict=True):
                     harvester.update(read.batch, read.x, read.y, watch.stages)
+                with watch.stages("keeping a sample"):
+                    watch.read(corpus, part)
             for sequence in rows:
                 place.digest.add(sequence)
             place.sequences = first + len(rows)

@@ -88,10 +88,14 @@ def corpus_index(connection: Connection, corpus_id: int) -> CorpusIndex:
     c = t.sequence.c
     query = select(c.document, func.cardinality(c.token_ids)).where(c.corpus_id == corpus_id).order_by(c.id)
     rows = connection.execute(query).all()
-    names = [row[0] for row in rows]
     named = connection.execute(select(func.count()).where(t.document.c.corpus_id == corpus_id)).scalar_one()
+    return index_of([row[0] for row in rows], np.array([row[1] for row in rows], np.int64), named)
+
+
+def index_of(names: list[str], lengths: Ints, documents: int) -> CorpusIndex:
+    """names: of the document that each sequence begins in; documents: how many there are."""
     begun = len({name for number, name in enumerate(names) if number == 0 or names[number - 1] != name})
-    return CorpusIndex(names, np.array([row[1] for row in rows], np.int64), named > begun)
+    return CorpusIndex(names, lengths, documents > begun)
 
 
 def read_sequences(connection: Connection, corpus_id: int, numbers: list[int]) -> list[npt.NDArray[np.int32]]:
