@@ -10,6 +10,7 @@ from app.circuits.prompts import Prompt
 from app.errors import SubjectUnavailable, SubjectUnfit
 from app.subject.hook_names import hook_point, stack_of
 from app.subject.hooks import resolve, tap
+from app.subject.last import last
 from app.subject.load import Subject
 from app.subject.precise import fp32_logits
 
@@ -109,7 +110,7 @@ class Heads:
         handles = [tap(subject.model, point, keep) for point in self.points]
         try:
             ids = torch.tensor([prompt.ids for prompt in batch], device=subject.device)
-            logits = subject.model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[:, -1]
+            logits = subject.model(input_ids=ids, use_cache=False, logits_to_keep=last(ids)).logits[:, -1]
         finally:
             for handle in handles:
                 handle.remove()

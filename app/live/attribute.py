@@ -17,6 +17,7 @@ from app.sae.base import SAE
 from app.sae.unit_rows import pulled_back
 from app.subject.hook_names import hook_point
 from app.subject.hooks import HookPoint, tap
+from app.subject.last import last
 from app.subject.stream import rewrite
 
 
@@ -168,7 +169,7 @@ def _clean(
             handles.append(tap(model, point, partial(keep, point)))
         handles += in_fp32(model, metric)
         with torch.enable_grad():
-            logits = model(input_ids=ids[None], use_cache=False, logits_to_keep=1).logits[:, -1]
+            logits = model(input_ids=ids[None], use_cache=False, logits_to_keep=last(ids)).logits[:, -1]
             m = metric.of(logits).sum()
             order = list(leaves)
             gradients = torch.autograd.grad(m, [leaves[point] for point in order], allow_unused=True)
@@ -244,7 +245,8 @@ def _ablate(
         try:
             for point, value in added.items():
                 handles += rewrite(model, point, partial(_plus, value))
-            logits = model(input_ids=ids.expand(len(batch) + 1, -1), use_cache=False, logits_to_keep=1).logits[:, -1]
+            given = ids.expand(len(batch) + 1, -1)
+            logits = model(input_ids=given, use_cache=False, logits_to_keep=last(ids)).logits[:, -1]
         finally:
             for handle in handles:
                 handle.remove()

@@ -11,6 +11,7 @@ from app.live.edit import Edit
 from app.live.editing import Editing, check_finite
 from app.live.jobs import Step
 from app.sae.base import SAE
+from app.subject.last import last
 
 COLDEST = 1e-6  # below it the likeliest token is taken: logits over less leave what noise can be added to
 _SPANS = {
@@ -83,7 +84,7 @@ def _steps(
                 out = model(
                     input_ids=ids, attention_mask=torch.ones(3, length, dtype=torch.int64, device=ids.device),
                     position_ids=torch.arange(length - ids.shape[1], length, device=ids.device).expand(3, -1),
-                    past_key_values=cache, use_cache=True, logits_to_keep=1,
+                    past_key_values=cache, use_cache=True, logits_to_keep=last(ids),
                 )  # fmt: skip
             cache, logits = out.past_key_values, out.logits[:, -1].float()
             tokens = draw(logits[:UNEDITED]).tolist()
@@ -110,7 +111,7 @@ def likeliest(model: nn.Module, token_ids: Sequence[int]) -> int:
     """The token the model expects most after ``token_ids``."""
     output: Any = model.get_output_embeddings()  # type: ignore[operator]
     ids = torch.tensor([token_ids], device=output.weight.device)
-    return int(model(input_ids=ids, use_cache=False, logits_to_keep=1).logits[0, -1].argmax())
+    return int(model(input_ids=ids, use_cache=False, logits_to_keep=last(ids)).logits[0, -1].argmax())
 
 
 class _Draw:
