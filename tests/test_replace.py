@@ -13,6 +13,7 @@ from app.store import tables as t
 from app.store.bulk import CorpusRows, _upsert_corpus
 from app.store.replace import drop_older, sweep
 from tests.conftest import database_beside
+from tests.counting import counted_queries
 
 
 @pytest.fixture(scope="module")
@@ -132,4 +133,38 @@ def test_a_prompt_is_read_with_what_took_the_place_at_once(database, own, harves
     assert gone.status_code == 404
     with database.begin() as connection:
         connection.execute(text("DELETE FROM sae WHERE slug = 'again'"))
+    sweep(database)
+
+
+def test_a_page_shows_what_took_the_place_at_once_and_says_when_it_is_gone(database, own, harvested, tiny, sequences):
+    """What a feature's page is made from is asked for as of the SAE that its address last stood for."""
+    _, parameters, folder = harvested
+    made, read, asked = [], [], []
+    path = "/saes/paged/features/7"
+    with TestClient(create_app(own)) as client:
+        for seed in (30, 31):
+            job = Job("paged", folder, "test text", 64, replace(parameters, seed=seed))
+            made.append(run_job(job, tiny, sequences, database, own.home, replace_older=True))
+            for address in ("paged", "paged", f"paged@{made[-1]}"):
+                with counted_queries(client) as statements:
+                    page = client.get(f"/saes/{address}/features/7.json").json()
+                asked.append(len(statements))
+                read.append((page["revision"], page["address"], len(page["examples"])))
+        tag = client.get(path).headers["etag"]
+        with counted_queries(client) as statements:
+            assert client.get(path, headers={"if-none-match": tag}).status_code == 304
+        assert len(statements) == 1
+        assert client.get(f"/saes/paged@{made[0]}/features/7").status_code == 404
+        beyond = client.get("/saes/paged/features/100000.json")
+        with database.begin() as connection:
+            connection.execute(text("DELETE FROM sae WHERE slug = 'paged'"))
+        gone = client.get(f"{path}.json")
+    assert [revision for revision, _, _ in read] == [made[0]] * 3 + [made[1]] * 3
+    assert [address for _, address, _ in read] == [a for r in made for a in ("paged", "paged", f"paged@{r}")]
+    assert all(examples for _, _, examples in read)
+    assert max(asked) == asked[3] > asked[1] == asked[0] == asked[2] == asked[4]
+    assert beyond.status_code == 404
+    assert beyond.json()["detail"] == {"index": 100000, "first": 0, "last": 39}
+    assert gone.status_code == 404
+    assert "There is no SAE 'paged' here" in gone.text
     sweep(database)

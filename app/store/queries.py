@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.errors import UnknownSAE
 from app.store import tables as t
-from app.store.pipeline import Asked, ask
+from app.store.pipeline import Asked, Rows, ask
 from app.store.reader import visible
 from app.store.references import Feature
 
@@ -245,13 +245,10 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
     Raises:
         UnknownSAE: there is none; names those there are.
     """
-    if "\0" in address or any("\ud800" <= ch <= "\udfff" for ch in address):  # no text of a database
-        raise UnknownSAE(f"There is no SAE {address[:60]!r} here.", sae=repr(address[:60]))
+    found = await ask(connection, sae_asked(address))
+    if found is not None:
+        return found
     slug, at, revision = address.partition("@")
-    asked = {"slug": slug, "revision": revision} if at else {"slug": slug}
-    found = await ask(connection, Asked(_PINNED if at else _NAMED, asked, lambda rows: rows))
-    if found:
-        return _sae(dict(zip(_SAE_COLUMNS, found[0], strict=True)), pinned=bool(at))
     revisions = select(t.sae.c.revision).where(t.sae.c.slug == slug).order_by(t.sae.c.id.desc()).limit(20)
     if at and (known := (await connection.execute(revisions)).scalars().all()):
         raise UnknownSAE(
@@ -259,6 +256,22 @@ async def get_sae(connection: AsyncConnection, address: str) -> SAERecord:
         )
     slugs = (await connection.execute(select(t.sae.c.slug).distinct().order_by(t.sae.c.slug).limit(20))).scalars()
     raise UnknownSAE(f"There is no SAE {slug!r} here; there are: {', '.join(slugs) or 'none yet'}.", sae=slug)
+
+
+def sae_asked(address: str) -> Asked[SAERecord | None]:
+    """
+    Raises:
+        UnknownSAE: no SAE can be called so.
+    """
+    if "\0" in address or any("\ud800" <= ch <= "\udfff" for ch in address):  # no text of a database
+        raise UnknownSAE(f"There is no SAE {address[:60]!r} here.", sae=repr(address[:60]))
+    slug, at, revision = address.partition("@")
+    asked = {"slug": slug, "revision": revision} if at else {"slug": slug}
+
+    def read(rows: Rows) -> SAERecord | None:
+        return _sae(dict(zip(_SAE_COLUMNS, rows[0], strict=True)), pinned=bool(at)) if rows else None
+
+    return Asked(_PINNED if at else _NAMED, asked, read)
 
 
 def sae_of(connection: Connection, slug: str, revision: str | None) -> SAERecord:

@@ -66,7 +66,7 @@ class Vocabulary:
         """
         known, inside = self._whole, False
         with suppress(KeyError):
-            return [known[i] for i in token_ids]
+            return list(map(known.__getitem__, token_ids))
         decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         pieces = []
         for i in token_ids:

@@ -18,10 +18,19 @@ async def find_sae_of(request: Request, connection: AsyncConnection, slug: str, 
         NotModified: the reader has the page.
     """
     sae = await q.get_sae(connection, slug)
+    unless_read(request, sae, index)
+    return sae
+
+
+def unless_read(request: Request, sae: q.SAERecord, index: int) -> None:
+    """
+    Raises:
+        LatentOutOfRange: the SAE has no such latent.
+        NotModified: the reader has the page.
+    """
     if not 0 <= index < sae.n_latents:
         raise build.out_of_range(sae, index)
     unless_known(request, sae, on_pages(state_of(request).settings), sae.lists)
-    return sae
 
 
 async def find_latent(

@@ -58,6 +58,7 @@ class State:
     stopping: bool = False  # told to stop: what is under way goes on for a while
     scores: Scores = field(default_factory=Scores)
     asked_for: OrderedDict[tuple[str, ...], list[SAERecord]] = field(default_factory=OrderedDict)  # by their names
+    last_saes: dict[str, SAERecord] = field(default_factory=dict)  # what each address stood for the last time
     matches: Matches = field(default_factory=Matches)
     listings: Listings = field(default_factory=Listings)
     exports: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(4))  # each holds a connection
