@@ -8,6 +8,7 @@ from torch import Tensor
 
 from app.sae.base import SAE, SAEConfig
 from app.sae.pursuit import MatchingPursuit as Encoder
+from app.sae.pursuit import largest_of
 from app.train import idea
 from app.train.idea import Batch, Loss, Shape, Units
 
@@ -62,10 +63,10 @@ def pursued(x: Tensor, W: Tensor, k: int) -> Tensor:
     rows = ROWS if x.device.type == "cpu" else len(x)
     for products, found in zip((x @ W.T).float().split(rows), latents.split(rows), strict=True):
         for step in range(k):
-            value, latent = products.max(dim=1)
+            value, latent = largest_of(products)
             found[:, step] = latent
             if step + 1 < k:
-                products.addcmul_(gram[latent], value.relu()[:, None], value=-1)
+                products.addcmul_(gram.index_select(0, latent), value.relu()[:, None], value=-1)
     return latents
 
 
