@@ -27,6 +27,7 @@ def both(made: pursuit.MatchingPursuit, x: torch.Tensor, monkeypatch: pytest.Mon
     anew = made._pursue(x)
     assert "_gram" not in vars(made)
     monkeypatch.setattr(pursuit, "GRAM_PAYS", 1)
+    monkeypatch.setattr(pursuit, "NEAR_ELEMENTS", 64 * len(made.W_dec))
     kept = made._pursue(x)
     assert "_gram" in vars(made)
     return [list(anew), list(kept)]
@@ -44,7 +45,7 @@ OPTIONS = [
 @pytest.mark.parametrize("unit", [True, False])
 def test_the_gram_matrix_changes_no_choice(options, unit, monkeypatch):
     made = sae(draws(300, 24) * (1 if unit else torch.linspace(0.5, 1.3, 300)[:, None]), **options)
-    x = 3 * draws(700, 24, unit=False)  # not a multiple of the rows that go together
+    x = 3 * draws(700, 24, unit=False)  # not a multiple of 64
     anew, kept = both(made, x, monkeypatch)
     assert torch.equal(anew[0], kept[0])
     size = anew[1].abs().max()

@@ -15,9 +15,9 @@ from app.sae.normalise import Normalisation
 
 CHUNK_ELEMENTS = 1 << 26
 # Taking v W_j out of r takes v W W_j^T out of r W^T: with the Gram matrix a step reads one of its rows in place of
-# multiplying by all of W. It is made where at least GRAM_PAYS * n steps are to be taken, up to 256 MiB.
-GRAM_PAYS, GRAM_ELEMENTS = 4, 1 << 26
-ROWS = 128
+# multiplying by all of W. It is made where at least GRAM_PAYS * n steps are to be taken, up to 1 GiB.
+GRAM_PAYS, GRAM_ELEMENTS = 4, 1 << 28
+NEAR_ELEMENTS = 1 << 19  # products that go through all steps together, which a CPU's cache should hold
 UNSURE = 1e-5  # of what was taken out; some eighty times fp32's rounding
 
 
@@ -80,7 +80,9 @@ class MatchingPursuit:
             left = left - self.b_dec
         products = left @ self.W_dec.T
         # By the Gram matrix a few rows go through all steps at a time, so that a CPU's cache holds their products.
-        rows = ROWS if gram is not None and x.device.type == "cpu" else max(len(x), 1)
+        rows = (
+            max(8, NEAR_ELEMENTS // len(self.W_dec)) if gram is not None and x.device.type == "cpu" else max(len(x), 1)
+        )
         pieces = zip(left.split(rows), products.split(rows), strict=True)
         return [self._steps(piece, known, gram) for piece, known in pieces]
 
