@@ -156,6 +156,7 @@ def test_a_page_shows_what_took_the_place_at_once_and_says_when_it_is_gone(datab
         assert len(statements) == 1
         assert client.get(f"/saes/paged@{made[0]}/features/7").status_code == 404
         beyond = client.get("/saes/paged/features/100000.json")
+        far = client.get(f"/saes/paged/features/{10**12}.json")
         with database.begin() as connection:
             connection.execute(text("DELETE FROM sae WHERE slug = 'paged'"))
         gone = client.get(f"{path}.json")
@@ -164,6 +165,7 @@ def test_a_page_shows_what_took_the_place_at_once_and_says_when_it_is_gone(datab
     assert all(examples for _, _, examples in read)
     assert max(asked) == asked[3] > asked[1] == asked[0] == asked[2] == asked[4]
     assert beyond.status_code == 404
+    assert far.status_code == 404
     assert beyond.json()["detail"] == {"index": 100000, "first": 0, "last": 39}
     assert gone.status_code == 404
     assert "There is no SAE 'paged' here" in gone.text

@@ -95,7 +95,7 @@ async def _look_up(
     """
     last = state_of(request).last_saes
     guess = None if "if-none-match" in request.headers else last.get(slug)
-    if guess is None:
+    if guess is None or not 0 <= index < guess.n_latents:  # some numbers are none of the database's
         sae, found = await find_sae_of(request, db, slug, index), None
     else:
         there, *rest = await at_once(db, q.sae_asked(slug), *_asked(guess, index))
