@@ -154,7 +154,13 @@ def test_components_look_as_they_did(browser, base, width, scheme):
     assert set(facts["boxes"]) == set(then)
     if facts["fonts"] != fonts:
         pytest.skip(f"these pictures were taken with other fonts: a line was {fonts} wide, here {facts['fonts']}")
-    assert compare(reduced(picture, facts["boxes"]), then) == {}
+    wrong = compare(reduced(picture, facts["boxes"]), then)
+    for _ in range(2):  # a busy machine's browser may leave out a tile of a picture, but not the same each time
+        if wrong:
+            picture, facts = take(browser, base, width, scheme)
+            again = compare(reduced(picture, facts["boxes"]), then)
+            wrong = {name: what for name, what in wrong.items() if name in again}
+    assert wrong == {}
 
 
 def recoloured(picture, old, new):
