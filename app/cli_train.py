@@ -36,7 +36,7 @@ def train(
     context: Annotated[int, typer.Option(min=16, help="Tokens in a sequence.")] = 128,
     epochs: Annotated[int, typer.Option(min=1, help="Passes over the text.")] = 2,
     batch: Annotated[int, typer.Option(min=1, help="Tokens a step.")] = 2048,
-    lr: Annotated[float, typer.Option(min=0, help="Peak learning rate.")] = 8e-4,
+    lr: Annotated[float, typer.Option(min=0, max=1, help="Peak learning rate.")] = 8e-4,
     order: Annotated[
         Literal["mixed", "sequential"], typer.Option(help="Of the tokens; sequential: document by document.")
     ] = "mixed",

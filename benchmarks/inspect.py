@@ -185,17 +185,27 @@ async def soak(base: str, bare: Bare, minutes: float, pid: int) -> dict[str, Any
 
     async with httpx.AsyncClient(base_url=base, timeout=120) as watcher:
         watching = asyncio.create_task(lag(watcher, stop))
-        memory = [resident(pid)]
+        memory, kept = [resident(pid)], [(await gauges(watcher))["cache_bytes"]]
         loading = asyncio.gather(*(one(number) for number in range(8)))
         while not loading.done():
             await asyncio.wait({loading}, timeout=30)
             memory.append(resident(pid))
+            kept.append((await gauges(watcher))["cache_bytes"])
         loading.result()
         stop.set()
         lags = await watching
         after = ask(Wire(base), bare.text(16))
-    return {"minutes": minutes, "answers": dict(statuses), "resident_mb": memory, "lag": spread(lags),
-            "prompt_after_ms": round(1000 * after, 1)}  # fmt: skip
+        waiting = (await gauges(watcher))["waiting"]
+    return {"minutes": minutes, "answers": dict(statuses), "resident_mb": memory,
+            "of_it_kept_readings_mb": [int(size) // 1_000_000 for size in kept], "lag": spread(lags),
+            "waiting_after": waiting, "prompt_after_ms": round(1000 * after, 1)}  # fmt: skip
+
+
+async def gauges(client: httpx.AsyncClient) -> dict[str, float]:
+    """What the engine says of itself at /metrics."""
+    lines = (await client.get("/metrics")).text.splitlines()
+    told = (line.removeprefix("saescope_engine_").split() for line in lines if line.startswith("saescope_engine_"))
+    return {name: float(value) for name, value in told}
 
 
 def resident(pid: int) -> int:

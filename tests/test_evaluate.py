@@ -283,6 +283,19 @@ def test_a_letters_latents_are_those_that_help():
     assert main_latents(acts, y).tolist() == [5]
 
 
+def test_pursuit_of_a_signed_sae_takes_directions_either_way():
+    from dataclasses import replace
+
+    made = make("abstopk")
+    d = made.W_dec.shape[1]
+    sae = replace(made, W_dec=torch.cat([torch.eye(d), torch.zeros(len(made.W_dec) - d, d)]), b_dec=torch.zeros(d))
+    x = torch.randn(50, d, generator=torch.Generator().manual_seed(0))
+    pursuit = Pursuit(sae, 50)
+    pursuit.update(SimpleNamespace(), x, x)
+    left = x.abs().sort(dim=1, descending=True).values[:, 8:].pow(2).sum() / (x - x.mean(0)).pow(2).sum()
+    assert pursuit.result().values["pursuit_fvu_8"] == pytest.approx(float(left), rel=1e-4)
+
+
 def test_pursuit_of_orthogonal_rows_takes_the_largest_first():
     g = torch.Generator().manual_seed(0)
     sae = make("matching-pursuit-signed")

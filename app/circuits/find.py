@@ -26,6 +26,7 @@ from app.subject.load import Subject
 
 SHOWN = 8  # pairs of prompts that are kept with a run
 DRAWS = 200  # shuffles
+MOST_EXAMPLES = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class Search:
     def check(self) -> None:
         """
         Raises:
-            BadRequest: a task that is not known, or too few examples.
+            BadRequest: a task that is not known, too few examples or too many.
         """
         if self.task not in TASKS:
             raise BadRequest(
@@ -61,6 +62,8 @@ class Search:
                 f"{self.examples} examples are too few: give {least} or more, for the SAE learns from "
                 f"{self.learned_from} prompts, half of them positive, and codes of fewer than 5 say nothing."
             )
+        if self.examples > MOST_EXAMPLES:
+            raise BadRequest(f"{self.examples:,} examples are too many: give {MOST_EXAMPLES:,} or fewer.")
         if self.ablated_on < 1:
             raise BadRequest(f"Ablation needs 1 prompt or more, not {self.ablated_on}.")
 

@@ -31,11 +31,11 @@ class SentenceModel:
         Raises:
             EmbeddingsUnavailable: there is no sentence model of this kind in ``folder``, or one of another width.
         """
-        from transformers import AutoModel, AutoTokenizer
-
         try:
             self._cls = _pooling(folder)
-            with loading:
+            with loading:  # what transformers loads when it is asked for, two threads cannot load at once
+                from transformers import AutoModel, AutoTokenizer
+
                 self._tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
                 self._model: Any = AutoModel.from_pretrained(
                     folder, local_files_only=True, use_safetensors=True, dtype=torch.float32

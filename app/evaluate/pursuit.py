@@ -29,10 +29,13 @@ class Pursuit:
             raise NotApplicable("its reconstruction is not a plain sum of decoder rows of what it reads")
         rows = sae.W_dec.float()
         rows = rows[rows.norm(dim=1) > 0]
+        greedy = sae.config.signed and isinstance(sae, MatchingPursuit)  # its own encoder takes the greatest projection
+        if sae.config.signed and not greedy:  # each direction may be taken either way
+            rows = torch.cat([rows, -rows])
         self.sae, self.every = sae, max(1, tokens // POSITIONS)
         self.pursuit = MatchingPursuit(
             config=sae.config, W_dec=torch.nn.functional.normalize(rows, dim=1), b_dec=b_dec, steps=STEPS,
-            relu=not sae.config.signed, subtract_b_dec=True,
+            relu=not greedy, subtract_b_dec=True,
         )  # fmt: skip
         self.encoder = Reconstruction(rows.shape[1])
         self.seen, self.parts = 0, list[Tensor]()

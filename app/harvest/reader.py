@@ -13,6 +13,7 @@ from app.harvest.parameters import Parameters
 from app.harvest.reading import Hooks, read_all
 from app.harvest.stages import Stages
 from app.sae.base import SAE
+from app.shortage import out_of_memory
 from app.subject.load import Subject
 
 PILOT = 256  # positions on which it is seen how many latents are active at once
@@ -141,9 +142,3 @@ class Reader:
             )
             for sae, hooks, active in zip(self.saes, self.hooks, l0, strict=True)
         ]
-
-
-def out_of_memory(error: BaseException) -> bool:
-    told = str(error).lower()
-    signs = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(sign in told for sign in signs)

@@ -21,13 +21,14 @@ from app.errors import EmbeddingsUnavailable, EmptyText, EngineBusy, EngineStopp
 from app.live.cache import Cache
 from app.live.forward import CHUNK, Chunk, joined, read_batch, read_long
 from app.live.jobs import Job
-from app.live.memory import out_of_memory, told
+from app.live.memory import told
 from app.live.prompt import PromptRun, Target
 from app.live.prompt_ids import prompt_ids
 from app.live.queued import Request, Steps, Underway
 from app.live.residents import NoRoom, Residents
 from app.live.stats import EngineStats
 from app.live.steps import steps_of
+from app.shortage import out_of_memory
 from app.subject.load import Subject
 
 A = TypeVar("A")

@@ -1,13 +1,7 @@
 """Memory that has run out, on whichever device."""
 
 from app.errors import OutOfMemory
-
-
-def out_of_memory(error: BaseException) -> bool:
-    import torch
-
-    signs = ("can't allocate memory", "not enough memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in str(error).lower() for s in signs)
+from app.shortage import out_of_memory
 
 
 def told(error: Exception) -> Exception:

@@ -39,8 +39,8 @@ class Ranked:
 def active(reading: Reading, token: int | None = None) -> npt.NDArray[np.int32]:
     """The latents that are active on the whole prompt, or at position ``token``, in order."""
     scope = slice(None) if token is None else reading.position == token
-    found: npt.NDArray[np.int32] = np.unique(reading.latent[scope])
-    return found
+    found: npt.NDArray[np.int32] = np.sort(reading.latent[scope])
+    return found[np.diff(found, prepend=-1) > 0]
 
 
 def rank(
@@ -58,38 +58,38 @@ def rank(
 
     A latent that never fired in the harvest has no scale, so its share is 1.
     """
-    inside = np.ones(len(reading.position), dtype=bool) if token is None else reading.position == token
-    if densest is not None:
-        inside &= scale.density[reading.latent] <= densest
-    if among is not None:
-        inside &= np.isin(reading.latent, np.fromiter(among, np.int64, len(among)))
-    scope = np.flatnonzero(inside)
-    if not len(scope):
+    if not len(reading.latent):
         return []
-    latent, value = reading.latent[scope], reading.value[scope]
-    # Per latent the strongest entry, of equal ones the earliest: sort by latent, then |a| falling.
-    order = np.lexsort((reading.position[scope], -np.abs(value), latent))
-    first = np.ones(len(order), dtype=bool)
-    first[1:] = latent[order][1:] != latent[order][:-1]
-    best = scope[order[first]]
-    index, activation = reading.latent[best], reading.value[best]
+    # A latent's entries in a row, from the first position to the last: sorted as one number, which is fast.
+    order = np.sort(reading.latent.astype(np.int64) << 32 | np.arange(len(reading.latent))) & 0xFFFFFFFF
+    latent, position, value = reading.latent[order], reading.position[order], reading.value[order]
+    starts = np.flatnonzero(np.concatenate([[True], latent[1:] != latent[:-1]]))
+    index, counts = latent[starts], np.diff(starts, append=len(latent))
+    size = np.abs(value)
+    if token is not None:
+        size[position != token] = -1
+    most = np.maximum.reduceat(size, starts)
+    kept = most >= 0
+    if densest is not None:
+        kept &= scale.density[index] <= densest
+    if among is not None:
+        kept &= np.isin(index, np.fromiter(among, np.int64, len(among)))
+    of = np.repeat(np.arange(len(starts)), counts)
+    strongest = np.flatnonzero(size == most[of])[::-1]
+    best = np.empty(len(starts), np.int64)
+    best[of[strongest]] = strongest  # of equal ones the earliest, which is written last
     peak = scale.peak[index].astype(np.float64)
-    share = np.where(peak > 0, np.abs(activation) / np.where(peak > 0, peak, 1), 1.0)
+    share = np.divide(most, peak, out=np.ones(len(peak)), where=peak > 0)
     strength = strength_of(share, scale.density[index])
-    counts = np.bincount(reading.latent, minlength=int(index.max()) + 1)[index]
-    earliest = np.full(int(reading.latent.max()) + 1, np.iinfo(np.int64).max)
-    np.minimum.at(earliest, reading.latent, reading.position)
-    keys = {
-        "strength": -strength, "activation": -np.abs(activation).astype(np.float64), "count": -counts,
-        "first": earliest[index],
-    }  # fmt: skip
-    chosen = np.lexsort((index, -strength, keys[by]))[:top]
-    rows = rows_of(reading, index[chosen].tolist())
-    return [
-        Ranked(int(index[i]), float(activation[i]), float(share[i]), float(strength[i]), int(reading.position[best[i]]),
-               int(counts[i]), int(earliest[index[i]]), rows[int(index[i])])
-        for i in chosen
-    ]  # fmt: skip
+    keys = {"strength": -strength, "activation": -most, "count": -counts, "first": position[starts]}
+    chosen = np.lexsort((index, -strength, keys[by], ~kept))[: min(top, int(kept.sum()))]
+    columns = (index, value[best], share, strength, position[best], counts, position[starts], starts)
+    out = []
+    for i, a, part, strong, at, count, earliest, start in zip(*(one[chosen].tolist() for one in columns), strict=True):
+        row = slice(start, start + count)
+        activations = list(zip(position[row].tolist(), value[row].tolist(), strict=True))
+        out.append(Ranked(i, a, part, strong, at, count, earliest, activations))
+    return out
 
 
 def rows_of(reading: Reading, wanted: Collection[int]) -> dict[int, list[tuple[int, float]]]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,11 +15,13 @@ from torch import Tensor
 from app.corpus.sequences import Sequence as Tokens
 from app.disk import room
 from app.errors import BadRequest
+from app.subject.backward import AttentionInFp32
 from app.subject.hooks import HookPoint, read_activations, tap
 from app.subject.load import Subject
 
 GRADIENT = "gradient at "  # the subject's loss by the activation, as a place: "gradient at model.layers.9:out"
 PROGRESS = "progress.json"
+ROWS = 64  # positions whose logits are compared at once
 
 
 class ActivationFile:
@@ -86,7 +88,7 @@ def gather(
     capacity = kept_tokens(subject, sequences)
     special = torch.tensor(subject.special_ids)
     wide = widths(subject, places)
-    progress = _progress(folder)
+    progress = _progress(folder, {place: capacity * wide[place] * 2 for place in places})
     files = {place: ActivationFile(folder, place, wide[place], capacity) for place in places}
     todo = [place for place in places if progress.get(place, (0, 0))[0] < len(sequences)]
     done, row = min((tuple(progress.get(place, (0, 0))) for place in todo), default=(len(sequences), capacity))
@@ -114,11 +116,19 @@ def _path(folder: Path, place: str) -> Path:
     return folder / (re.sub(r"[^\w.]+", "-", place) + ".bf16")
 
 
-def _progress(folder: Path) -> dict[str, Any]:
-    """By place, how many sequences are in and how many rows they made; of files that are there."""
-    path = folder / PROGRESS
-    told: dict[str, Any] = json.loads(path.read_text()) if path.is_file() else {}
-    return {place: at for place, at in told.items() if _path(folder, place).is_file()}
+def _progress(folder: Path, sizes: Mapping[str, int]) -> dict[str, list[int]]:
+    """By place, how many sequences are in and how many rows they made; of files that are there, and whole where
+    ``sizes`` says how many bytes they have. Nothing where it cannot be read: all is gathered again."""
+    try:
+        told = json.loads((folder / PROGRESS).read_text())
+        known = {str(place): [int(sequences), int(rows)] for place, (sequences, rows) in told.items()}
+    except (OSError, ValueError, TypeError, AttributeError):
+        return {}
+    return {place: at for place, at in known.items() if _whole(_path(folder, place), sizes.get(place))}
+
+
+def _whole(path: Path, size: int | None) -> bool:
+    return path.is_file() and size in (None, path.stat().st_size)
 
 
 def _save_progress(folder: Path, progress: dict[str, Any]) -> None:
@@ -128,10 +138,17 @@ def _save_progress(folder: Path, progress: dict[str, Any]) -> None:
 
 
 def widths(subject: Subject, places: Sequence[str]) -> dict[str, int]:
-    """How wide the activations are, by asking for those of one token."""
+    """How wide the activations are, by asking for those of one token.
+
+    Raises:
+        BadRequest: what is there is no vector for each token.
+    """
     points = [HookPoint.parse(place.removeprefix(GRADIENT)) for place in places]
     one = torch.tensor([[subject.bos_id or 0]], device=subject.device)
     found = read_activations(subject.model, one, points, torch.ones_like(one))
+    for point, value in found.items():
+        if value.ndim != 3 or not value.is_floating_point():
+            raise BadRequest(f"There are no vectors at {point}, so no SAE can be trained there.", hook_point=str(point))
     return {place: int(found[point].shape[-1]) for place, point in zip(places, points, strict=True)}
 
 
@@ -164,16 +181,30 @@ def gradient_at(subject: Subject, point: HookPoint, input_ids: Tensor, mask: Ten
 
     handle = tap(subject.model, point, leaf)
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), AttentionInFp32():
             logits = subject.model(input_ids=input_ids, attention_mask=mask, use_cache=False).logits
-            targets = input_ids[:, 1:].masked_fill(mask[:, 1:] == 0, -100)
-            loss = torch.nn.functional.cross_entropy(
-                logits[:, :-1].float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="sum"
-            )
-            (gradient,) = torch.autograd.grad(loss, held[:1])
+        targets = torch.full_like(input_ids, -1)
+        targets[:, :-1] = input_ids[:, 1:].masked_fill(mask[:, 1:] == 0, -1)
+        slope = loss_gradient(logits.detach().flatten(0, 1), targets.flatten()).view_as(logits)
+        (gradient,) = torch.autograd.grad(logits, held[:1], slope)
     finally:
         handle.remove()
     return gradient.float()
+
+
+def loss_gradient(logits: Tensor, targets: Tensor) -> Tensor:
+    """d (summed cross-entropy) / d logits: softmax less the target's 1, and 0 where ``targets`` is negative.
+
+    logits: [rows, vocabulary]; targets: [rows] int64. As ``logits`` in shape and dtype, computed in fp32, ROWS at a
+    time: whole copies of the logits take memory that comes from the kernel anew each time.
+    """
+    out = torch.empty_like(logits)
+    for rows, target, slope in zip(logits.split(ROWS), targets.split(ROWS), out.split(ROWS), strict=True):
+        chances = rows.float().softmax(-1)
+        told = target >= 0
+        chances[torch.arange(len(target), device=target.device), target.clamp(min=0)] -= 1
+        slope.copy_(chances.mul_(told[:, None]))
+    return out
 
 
 def normalisation(file: ActivationFile, rows: int, chunk: int = 65_536) -> tuple[Tensor, float]:

@@ -1,5 +1,6 @@
 """What to train, as it is asked for: ideas, seeds and options on a command line, or runs in a TOML file."""
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -10,6 +11,10 @@ from app.errors import BadRequest
 from app.train.idea import Idea, Options
 from app.train.ideas import named
 from app.train.run import Plan, check_k
+
+COUNTS = ("k", "groups", "every")
+LEAST_LATENTS = 2
+SEEDS = 1 << 32
 
 
 def plans(ideas: Sequence[str], seeds: Sequence[int], latents: int, given: Mapping[str, str]) -> list[Plan]:
@@ -29,6 +34,10 @@ def plans(ideas: Sequence[str], seeds: Sequence[int], latents: int, given: Mappi
         for idea in chosen
     ]
     for plan in made:
+        if plan.n_latents < LEAST_LATENTS:
+            raise BadRequest(f"An SAE has {LEAST_LATENTS} latents or more, not {plan.n_latents}.")
+        if not 0 <= plan.seed < SEEDS:
+            raise BadRequest(f"A seed is 0 or more and less than 2^32, not {plan.seed}.")
         check_k(plan)
     return made
 
@@ -44,13 +53,13 @@ def sweep(path: Path, latents: int) -> list[Plan]:
     except (OSError, ValueError) as error:
         raise BadRequest(f"The sweep {path} cannot be read: {str(error).rstrip('.')}.", path=str(path)) from None
     runs = told.get("run")
-    if set(told) != {"run"} or not isinstance(runs, list) or not all(isinstance(run, dict) for run in runs):
+    if set(told) != {"run"} or not isinstance(runs, list) or not runs or not all(isinstance(run, dict) for run in runs):
         raise BadRequest(f"The sweep {path} is to hold tables [[run]] and nothing else.", path=str(path))
     made = []
     for run in runs:
         rest = {key: str(value) for key, value in run.items() if key not in ("idea", "latents", "seeds")}
         seeds, size = run.get("seeds", [0]), run.get("latents", latents)
-        if not isinstance(seeds, list) or not all(isinstance(one, int) for one in [*seeds, size]):
+        if not isinstance(seeds, list) or not seeds or not all(type(one) is int for one in [*seeds, size]):
             raise BadRequest(f"In the sweep {path}, seeds is a list of whole numbers and latents is one.")
         made += plans([str(run.get("idea", "topk"))], seeds, size, rest)
     return made
@@ -69,6 +78,10 @@ def _options(idea: type[Idea], given: Mapping[str, str]) -> Options:
         except ValueError:
             wanted = "a whole number" if kinds[key] is int else "a number"
             raise BadRequest(f"{idea.name}'s {key} is {text!r}; wanted {wanted}.", option=key) from None
-        if values[key] < 0 or (key in ("k", "groups", "every") and values[key] < 1):
+        if not math.isfinite(values[key]):
+            raise BadRequest(f"{idea.name}'s {key} is {text}; wanted a finite number.", option=key)
+        if values[key] < 0 or (key in COUNTS and values[key] < 1) or (key == "sigma" and not values[key]):
             raise BadRequest(f"{idea.name}'s {key} is {text}; it is positive.", option=key)
+        if key == "memory" and values[key] >= 1:
+            raise BadRequest(f"{idea.name}'s {key} is {text}; it is a share, less than 1.", option=key)
     return idea.Options(**values)

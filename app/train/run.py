@@ -179,15 +179,24 @@ class Run:
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
         if path.is_file():
-            device = self.since_fired.device
-            state = torch.load(path, weights_only=True, map_location=device)
-            self.idea.load_state_dict(state["idea"])
-            self.optimiser.load_state_dict(state["optimiser"])
-            self.since_fired.copy_(state["since_fired"])
-            self._since.load(state["since"])
-            self.step, self.facts.seconds = int(state["step"]), float(state["seconds"])
+            try:
+                self._load(torch.load(path, weights_only=True, map_location=self.since_fired.device))
+            except Exception as error:  # torch, pickle and zip files have errors of their own for what is damaged
+                raise BadRequest(
+                    f"The checkpoint {path} is damaged; remove it, and the run begins again from its first step.",
+                    path=str(path),
+                ) from error
         if self.world.rank == 0:
             record.cut_lines(self.folder, self.step)
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self.idea.load_state_dict(state["idea"])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if not all(bool(p.isfinite().all()) for p in self.parameters):
+            raise ValueError("a parameter is not finite")
+        self.since_fired.copy_(state["since_fired"])
+        self._since.load(state["since"])
+        self.step, self.facts.seconds = int(state["step"]), float(state["seconds"])
 
     def finish(self, units: Units, config: SAEConfig, out: Path) -> SAE:
         """Write the SAE to ``out`` and forget the checkpoint; of several processes the first does."""
@@ -227,13 +236,17 @@ def identity(recipe: Recipe, plan: Plan, text: str, subject: str, dtype: str) ->
 
 
 def claim(folder: Path, facts: record.Facts) -> record.Facts:
-    """The facts of the run in ``folder``, carried on where they are this one's.
+    """The facts of the run in ``folder``, carried on where they are this one's; of one that is finished, ``sae`` is
+    where it was written then.
 
     Raises:
-        BadRequest: the folder belongs to a run with another recipe, other text or another subject.
+        BadRequest: the folder belongs to a run with another recipe, other text or another subject, or what the SAE is
+            to be written to is not free.
     """
     there = record.read_facts(folder)
     if there is None:
+        if Path(facts.sae).parent != folder:
+            check_free(Path(facts.sae))
         return facts
     if there.identity != facts.identity:
         raise BadRequest(
@@ -241,9 +254,29 @@ def claim(folder: Path, facts: record.Facts) -> record.Facts:
             "apart with --tag.",
             path=str(folder),
         )
+    if facts.sae != there.sae:
+        check_free(Path(facts.sae))
+    if there.state == "finished" and not holds_sae(Path(there.sae)):
+        return facts  # what it made is gone, and its checkpoint with it: from the first step
     facts.started, facts.seconds, facts.ended = there.started, there.seconds, there.ended
-    facts.state = "finished" if there.state == "finished" else "running"
+    if there.state == "finished":
+        facts.state, facts.sae = "finished", there.sae
     return facts
+
+
+def holds_sae(folder: Path) -> bool:
+    return next(folder.glob("*.safetensors"), None) is not None
+
+
+def check_free(out: Path) -> None:
+    """
+    Raises:
+        BadRequest: ``out`` is no folder, or holds something.
+    """
+    if out.exists() and not out.is_dir():
+        raise BadRequest(f"{out} is no folder; the SAE is written to a new or an empty one.", path=str(out))
+    if out.is_dir() and next(out.iterdir(), None) is not None:
+        raise BadRequest(f"{out} holds something already; the SAE is written to a new or an empty one.", path=str(out))
 
 
 def schedule(step: int, steps: int, warmup: int, decay: float) -> float:

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from app.corpus.sequences import Sequence as Tokens
 from app.corpus.sequences import corpus_hash
+from app.disk import room
 from app.errors import BadRequest
 from app.sae.base import SAEConfig
+from app.shortage import out_of_memory
 from app.subject.hook_names import hook_point
 from app.subject.identity import fingerprint
 from app.subject.load import Subject
@@ -78,12 +80,13 @@ def train(
     tokens = enough(subject, sequences, recipe)
     text, sha256, dtype = corpus_hash(sequences), fingerprint(subject), str(subject.dtype)
     steps = tokens // recipe.batch * recipe.epochs
-    facts = []
+    facts, wanted = [], []
     for plan in plans:
         name = run_name(subject.name, recipe, plan, tag)
         where = record.folder_of(home, name) / "sae"
         if out is not None:
             where = out if len(plans) == 1 else out / name
+        wanted.append(where)
         facts.append(
             claim(
                 record.folder_of(home, name),
@@ -97,23 +100,55 @@ def train(
         )  # fmt: skip
     if len({one.name for one in facts}) < len(facts):
         raise BadRequest("Two of the runs are the same: idea, size, options and seed.")
+    if world.rank == 0:
+        _hand_over(facts, wanted, out)
+    world.wait()
+    for one, where in zip(facts, wanted, strict=True):
+        one.sae = str(where)
     if all(one.state == "finished" for one in facts):
         return facts
     gathered = _gathered(subject, recipe, plans, sequences, home, sha256, text, watch, world)
     rows = Rows.of(gathered, recipe)
-    runs = []
-    for one, plan in zip(facts, plans, strict=True):
-        if one.state != "finished":
-            folder = record.folder_of(home, one.name)
-            if world.rank == 0:
-                record.save_facts(folder, one)
-            world.wait()
-            runs.append(Run(one, plan, recipe, rows.shape(plan), folder, subject.device, world))
+    runs = [
+        _begun(one, plan, recipe, rows, record.folder_of(home, one.name), subject, world)
+        for one, plan in zip(facts, plans, strict=True)
+        if one.state != "finished"
+    ]
+    if world.rank == 0:
+        for run in runs:
+            record.save_facts(run.folder, run.facts)
+    world.wait()
     stream(runs, rows, recipe, steps, watch, world)
     for run in runs:
         if run.facts.state == "running" and run.step == steps:
             _finish(run, rows, recipe, subject, watch, world)
     return facts
+
+
+def _hand_over(facts: Sequence[record.Facts], wanted: Sequence[Path], out: Path | None) -> None:
+    """SAEs that are finished to where they are wanted now; room for the others, before the work and not after it."""
+    for one, where in zip(facts, wanted, strict=True):
+        with room(where, "The SAE"):
+            if one.state == "finished" and Path(one.sae) != where:
+                shutil.copytree(one.sae, where, dirs_exist_ok=True)
+            elif one.state != "finished" and out is not None:
+                where.mkdir(parents=True, exist_ok=True)
+
+
+def _begun(
+    facts: record.Facts, plan: Plan, recipe: Recipe, rows: "Rows", folder: Path, subject: Subject, world: World
+) -> Run:
+    """
+    Raises:
+        BadRequest: its checkpoint is damaged, or memory does not hold it.
+    """
+    try:
+        return Run(facts, plan, recipe, rows.shape(plan), folder, subject.device, world)
+    except Exception as error:
+        if out_of_memory(error):
+            told = f"{plan.idea} of {plan.n_latents:,} latents takes more memory than there is."
+            raise BadRequest(told, latents=plan.n_latents) from error
+        raise
 
 
 def _finish(run: Run, rows: "Rows", recipe: Recipe, subject: Subject, watch: Watch, world: World) -> None:

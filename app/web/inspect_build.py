@@ -16,6 +16,7 @@ from app.store import queries as q
 from app.subject.tokens import Vocabulary
 from app.web import inspect_contexts as c
 from app.web.state import State
+from app.web.unvalidated import unvalidated
 
 
 class Read(NamedTuple):
@@ -108,10 +109,14 @@ def pinned(pins: Sequence[str], sae: Read, saes: Sequence[Read]) -> list[int]:
 def tokens(run: PromptRun) -> list[c.PromptToken]:
     plain = zip(run.pieces, run.token_ids, run.counted, strict=True)
     if run.predictions is None:
-        return [c.PromptToken(text=piece, token_id=i, counted=counted) for piece, i, counted in plain]
+        unread = {"probability": None, "surprisal": None, "entropy": None}
+        return [
+            unvalidated(c.PromptToken, text=text, token_id=i, counted=counted, **unread) for text, i, counted in plain
+        ]
     told = zip(run.predictions.logprob.tolist(), run.predictions.entropy.tolist(), strict=True)
     return [
-        c.PromptToken(
+        unvalidated(
+            c.PromptToken,
             text=piece,
             token_id=i,
             counted=counted,
@@ -191,7 +196,8 @@ def _reading(
 
     def shown(r: Ranked) -> c.PromptLatent:
         known = summary(r.index)
-        return c.PromptLatent(
+        return unvalidated(
+            c.PromptLatent,
             index=r.index,
             label=known.label if known else "",
             label_source=known.label_source if known else "",
