@@ -46,7 +46,7 @@ def memory(tab: Tab) -> dict[str, float]:
 
 def arrived(tab: Tab, path: str) -> dict[str, Any]:
     """What the page at ``path`` tells of its times, once it is the one that is shown, loaded and painted."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 240
     while time.monotonic() < until:
         try:
             if tab.ask("location.pathname") == path:

@@ -92,6 +92,16 @@ class Tab:
         there = [s for s, info in self._pages.values() if info["type"] == "page" and not info.get("subtype")]
         return there[-1]
 
+    def ready(self, path: str) -> bool:
+        """Whether the page at ``path`` is held ready behind the one that is shown: prerendered, with all its parts."""
+        self.ask("0")  # what is told of pages comes with an answer
+        for session, info in list(self._pages.values()):
+            if info.get("subtype") == "prerender" and info["url"].endswith(path):
+                asked = {"expression": "document.readyState", "returnByValue": True}
+                told = self.call("Runtime.evaluate", asked, session, wait=ANSWER_S)
+                return bool(told["result"].get("value") == "complete")
+        return False
+
     def open(self, url: str) -> None:
         self.call("Page.navigate", {"url": url})
 

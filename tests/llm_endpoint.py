@@ -95,7 +95,7 @@ class Endpoint:
             status, headers, said = fault
             return Response(said, status_code=status, headers=headers, media_type="application/json")
         if fault == "timeout":
-            for _ in range(100):
+            for _ in range(3_000):
                 if await request.is_disconnected():
                     break
                 await asyncio.sleep(0.02)

@@ -130,15 +130,23 @@ def test_a_card_shows_where_the_pointer_rests_and_goes_when_it_leaves(page):  # 
 
 
 def test_a_pointer_that_passes_opens_no_card(page):  # noqa: F811
+    page.clock.install()
     page.goto(f"/saes/{SLUG}/features/3")
+    link = page.locator("a.neighbour").first
+    link.scroll_into_view_if_needed()
+    page.clock.pause_at(page.evaluate("Date.now()") + 60_000)
     asked = []
     page.on("request", lambda request: asked.append(request.url))
-    link = page.locator("a.neighbour").first
     link.hover()
+    page.clock.run_for(200)
     page.mouse.move(2, 2)
-    page.wait_for_timeout(600)
+    page.clock.run_for(2_000)
     assert not page.locator("#card").is_visible()
     assert not any(url.endswith("/card") for url in asked)
+    link.hover()
+    page.clock.run_for(300)
+    page.locator("#card").wait_for()
+    assert sum(url.endswith("/card") for url in asked) == 1
 
 
 def test_a_card_is_reached_and_closed_by_keyboard(page):  # noqa: F811

@@ -21,6 +21,13 @@ def current(page, name):  # noqa: F811
     return page.locator(f'[data-switch="{name}"][aria-current]').get_attribute("data-value")
 
 
+def eventually_ready(tab, path):
+    end = time.monotonic() + 240
+    while not tab.ready(path):
+        assert time.monotonic() < end, path
+        time.sleep(0.05)
+
+
 def test_a_switch_works_at_once_stands_in_the_url_and_is_remembered(page):  # noqa: F811
     page.goto(FEATURE)
     assert page.locator(".interval .far").first.is_hidden()
@@ -188,8 +195,9 @@ def test_who_leafs_by_j_or_k_finds_the_next_page_ready_and_nobody_else_has_pages
         tab.open(f"{site}{path}3")
         arrived(tab, f"{path}3")
         ready = []
-        for key, index in (("j", 4), ("j", 5), ("k", 4), ("k", 3)):
-            time.sleep(1)  # who reads gives the browser time
+        for key, index, made in (("j", 4, False), ("j", 5, True), ("k", 4, False), ("k", 3, True)):
+            if made:
+                eventually_ready(tab, f"{path}{index}")
             tab.ask(NOTE)
             tab.press(key)
             ready.append(arrived(tab, f"{path}{index}")["ready"])

@@ -137,7 +137,7 @@ def test_an_endpoint_that_stays_silent_is_given_up_after_six_attempts_and_three_
 def test_a_timeout_and_a_broken_answer_count_as_paid_and_are_asked_again(run, database):
     faults = ["timeout", "cut"]
     endpoint = Endpoint(simply, lambda number, body: faults[number] if number < 2 else None)
-    run(endpoint, lambda client: client.ask(ask()), timeout=1.0)
+    run(endpoint, lambda client: client.ask(ask()), timeout=5.0)
     attempts = rows(database, "SELECT * FROM llm_attempt ORDER BY id")
     assert [one.outcome for one in attempts] == ["lost", "lost", "answered"]
     assert [one.cost is None for one in attempts] == [True, True, False]
