@@ -283,16 +283,21 @@ def test_what_does_not_write_the_stream_has_no_direct_part(tiny, ids, metric):
     assert attributed(tiny, [make("clt")], ids, metric, top=0).saes[0].direct is not None
 
 
-def test_norms_and_factors_after_attention_and_mlp_leave_no_direct_path():
-    """Only where a block adds its parts to the stream as they are."""
+def others():
     sizes = {"vocab_size": 50, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2,
              "num_attention_heads": 4, "pad_token_id": 0}  # fmt: skip
-    for model, parts, inner in (
-        (Olmo2ForCausalLM(Olmo2Config(**sizes)), False, False),
-        (GraniteForCausalLM(GraniteConfig(**sizes, residual_multiplier=0.3)), False, False),
-        (Gemma2ForCausalLM(Gemma2Config(**sizes, num_key_value_heads=2, head_dim=8)), True, False),
-        (GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, eos_token_id=1)), True, True),
-    ):
+    return [
+        Olmo2ForCausalLM(Olmo2Config(**sizes)),
+        GraniteForCausalLM(GraniteConfig(**sizes, residual_multiplier=0.3)),
+        Gemma2ForCausalLM(Gemma2Config(**sizes, num_key_value_heads=2, head_dim=8)),
+        GPTNeoXForCausalLM(GPTNeoXConfig(**sizes, eos_token_id=1)),
+    ]
+
+
+def test_norms_and_factors_after_attention_and_mlp_leave_no_direct_path():
+    """Only where a block adds its parts to the stream as they are."""
+    kinds = (False, False), (False, False), (True, False), (True, True)
+    for model, (parts, inner) in zip(others(), kinds, strict=True):
         direct = {
             site: attribute(model.eval(), [random_sae(hook=f"blocks.0.{site}")], [5, 6, 7], Metric(2, 5), top=0).saes[0]
             for site in ("hook_resid_post", "hook_attn_out", "hook_mlp_out", "attn.hook_z")
@@ -342,31 +347,35 @@ def test_weights_get_no_gradient_and_hooks_are_gone(gpt2, around):
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_a_subject_in_bf16(tiny_folder, tiny, ids, metric):
-    half = load_subject(tiny_folder, "tiny", dtype="bfloat16", device="cpu")
-    saes = [make("relu"), make("crosscoder")]
-    got, wanted = (attributed(s, saes, ids, metric, top=5) for s in (half, tiny))
-    for one, other in zip(got.saes, wanted.saes, strict=True):
-        assert one.act_grad.dtype == one.latent_act_grad.dtype == torch.float32
-        dense = [torch.zeros(len(ids), 40).index_put_((a.position, a.latent), a.act_grad) for a in (one, other)]
-        assert float((dense[0] - dense[1]).norm() / dense[1].norm()) < 0.1
-    one = wanted.top[0]
-    exact = {(a.sae, a.latent): a.exact for a in got.top}
-    assert exact[one.sae, one.latent] == pytest.approx(one.exact, abs=0.1 * abs(one.exact) + 0.02)
-    assert got.metric == pytest.approx(wanted.metric, abs=0.05)
-
-
-@pytest.mark.parametrize("kind", ["logit", "logprob"])
-def test_in_bf16_the_metrics_logits_are_fp32(tiny_folder, ids, kind):
-    """Of logits near 32, where bf16 has steps of 1/4, effects are finer."""
-    half = load_subject(tiny_folder, "tiny", dtype="bfloat16", device="cpu")
-    half.model.lm_head.bias = torch.nn.Parameter(torch.full((49152,), 32.0, dtype=torch.bfloat16), requires_grad=False)
-    hidden = read(half.model, torch.tensor([ids]), ["model.norm:out"])[6].float()
-    wanted = [float(hidden @ half.model.lm_head.weight[token].float()) + 32 for token in (504, 2644)]
-    got = attributed(half, [make("relu")], ids, Metric(6, 504, 2644, kind), top=8)
-    assert got.metric == pytest.approx(wanted[0] - wanted[1], abs=1e-4)
-    assert sum(one.exact % 0.25 != 0 for one in got.top) >= 6
-    assert hooks_of(half.model) == 0
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_subject_in_half_precision_is_computed_in_fp32(tiny_folder, gpt2, ids, metric, dtype, monkeypatch):
+    monkeypatch.setattr("app.subject.exact.ELEMENTS", 3000)  # several parts of a matrix
+    tiny = load_subject(tiny_folder, "tiny", dtype="float32", device="cpu").model
+    cases = [(tiny, ids, metric)]
+    cases += [(model, [1, 5, 9, 33, 40, 2], Metric(5, 7, 11)) for model in (gpt2, *others())]
+    for model, text, aim in cases:
+        half = copy.deepcopy(model).to(dtype).eval()
+        whole = copy.deepcopy(half).float()
+        saes = [random_sae(hook="blocks.0.hook_resid_post")]
+        got, wanted = (attribute(one, saes, text, aim, special_ids=[1], top=8) for one in (half, whole))
+        name = type(model).__name__
+        near = 3e-4 if name.startswith("Gemma") else 1e-5  # which rounds its embeddings by design
+        assert got.metric == pytest.approx(wanted.metric, abs=near), name
+        for one, other in zip(got.saes, wanted.saes, strict=True):
+            assert torch.equal(one.latent, other.latent), name
+            for part in ("value", "act_grad"):
+                pair = getattr(one, part), getattr(other, part)
+                torch.testing.assert_close(*pair, rtol=10 * near, atol=near, msg=name)
+            assert (one.exact_latents, one.exact_all) == pytest.approx((other.exact_latents, other.exact_all), abs=near)
+        assert [(one.latent, one.exact) for one in got.top] == [
+            (one.latent, pytest.approx(one.exact, abs=near)) for one in wanted.top
+        ], name
+        with torch.inference_mode():
+            rounded = half(input_ids=torch.tensor([text])).logits
+        assert rounded.dtype == dtype  # nothing of it is left behind
+        if dtype == torch.bfloat16:
+            assert float(aim.of(rounded[:, aim.position])) != pytest.approx(wanted.metric, abs=near), name
+        assert hooks_of(half) == 0
 
 
 def test_a_text_of_special_tokens_alone_has_no_latents(tiny):

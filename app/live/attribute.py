@@ -7,14 +7,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
 
 from app.errors import AttributionUnsupported, BadRequest
 from app.live.direct import DirectPath
 from app.live.edits import check_writes
-from app.live.metric import Metric, check, in_fp32
+from app.live.metric import Metric, check
 from app.sae.acts import Acts, no_acts
 from app.sae.base import SAE
 from app.sae.unit_rows import pulled_back
+from app.subject.exact import in_fp32
 from app.subject.hook_names import hook_point
 from app.subject.hooks import HookPoint, tap
 from app.subject.last import last
@@ -106,8 +108,8 @@ def attribute(
 
     Each SAE is taken at its own hook points on the clean text, errors passed on as they are, so gradients are of all
     paths downstream. Where an SAE writes several places, each gradient counts what its write moves at the later ones.
-    Tokens after the metric's position are left out, for nothing flows back from them. Gradients are in the subject's
-    dtype, sums and the metric's logits in fp32; weights get no gradient.
+    Tokens after the metric's position are left out, for nothing flows back from them. All of it is computed in fp32,
+    whatever the subject's dtype; weights get no gradient.
 
     Raises:
         BadRequest: a position, a token or a kind of metric that is not there.
@@ -167,8 +169,7 @@ def _clean(
             handles += rewrite(model, point, partial(leaf, point))
         for point in sorted(seen - written):
             handles.append(tap(model, point, partial(keep, point)))
-        handles += in_fp32(model, metric)
-        with torch.enable_grad():
+        with torch.enable_grad(), in_fp32(model):
             logits = model(input_ids=ids[None], use_cache=False, logits_to_keep=last(ids)).logits[:, -1]
             m = metric.of(logits).sum()
             order = list(leaves)
@@ -241,12 +242,13 @@ def _ablate(
                 if point not in added:
                     added[point] = torch.zeros(len(batch) + 1, len(ids), part.shape[1], device=ids.device)
                 added[point][row, kept] = part
-        handles = in_fp32(model, metric)
+        handles: list[RemovableHandle] = []
         try:
             for point, value in added.items():
                 handles += rewrite(model, point, partial(_plus, value))
             given = ids.expand(len(batch) + 1, -1)
-            logits = model(input_ids=given, use_cache=False, logits_to_keep=last(ids)).logits[:, -1]
+            with in_fp32(model):
+                logits = model(input_ids=given, use_cache=False, logits_to_keep=last(ids)).logits[:, -1]
         finally:
             for handle in handles:
                 handle.remove()

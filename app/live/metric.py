@@ -1,11 +1,9 @@
 """What is attributed: a number read off a next-token distribution."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import torch
-from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
+from torch import Tensor
 
 from app.errors import BadRequest
 
@@ -42,20 +40,3 @@ def check(metric: Metric, length: int, vocabulary: int) -> None:
             raise BadRequest(f"There is no token {token}; the subject has 0 to {vocabulary - 1}.", token=token)
     if metric.kind not in ("logit", "logprob"):
         raise BadRequest(f"There is no metric {metric.kind!r}; metrics are logit and logprob.", metric=metric.kind)
-
-
-def in_fp32(model: nn.Module, metric: Metric) -> list[RemovableHandle]:
-    """The metric's own logits from the last product on in fp32: in bf16 a logit of 20 moves in steps of 1/8, more than
-    most latents move it."""
-    output: Any = model.get_output_embeddings()  # type: ignore[operator]
-    if output.weight.dtype == torch.float32:
-        return []
-    tokens = [metric.token] if metric.against is None else [metric.token, metric.against]
-    index = torch.tensor(tokens, device=output.weight.device)
-
-    def sharpen(module: Any, args: tuple[Tensor], out: Tensor) -> Tensor:
-        bias = None if module.bias is None else module.bias[index].float()
-        own = torch.nn.functional.linear(args[0].float(), module.weight[index].float(), bias)
-        return out.float().index_copy(-1, index, own)
-
-    return [output.register_forward_hook(sharpen)]
