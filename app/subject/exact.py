@@ -52,7 +52,7 @@ class _Widened(TorchFunctionMode):
         if func not in _MIXED or not _mixed([*args, *kwargs.values()]):
             return func(*args, **kwargs)
         if func is functional.linear:
-            return _Linear.apply(*_linear(*args, **kwargs))
+            return _Linear.apply(*_linear(*args, **kwargs))  # type: ignore[no-untyped-call]
         given: Mapping[str, Any] = {name: _fp32(value) for name, value in kwargs.items()}
         return func(*map(_fp32, args), **given)
 
@@ -77,7 +77,7 @@ class _Linear(torch.autograd.Function):
 
 def _parts(weight: Tensor) -> tuple[Tensor, ...]:
     """weight: [out, in], in runs of rows."""
-    parts: tuple[Tensor, ...] = weight.split(max(1, ELEMENTS // weight.shape[1]))  # type: ignore[no-untyped-call]
+    parts: tuple[Tensor, ...] = weight.split(max(1, ELEMENTS // weight.shape[1]))
     return parts
 
 
