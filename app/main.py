@@ -262,6 +262,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         410: "No longer there",
         413: "Too long",
         429: "Too much at once",
+        501: "Not possible here",
         503: "Not available",
     }
     found = re.match(r"/saes/([^/]+)/.", path)
@@ -271,7 +272,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
         title=titles.get(shown.status, "That did not work" if shown.status >= 500 else "Not understood"),
         code=shown.code,
         message=shown.message,
-        request=request.state.request_id if shown.status >= 500 else None,
+        request=request.state.request_id if shown.status >= 500 and shown.status != 501 else None,
         back=urls.sae(found[1]) if found and known_sae else None,
     )
     if not request.headers.get("hx-request"):

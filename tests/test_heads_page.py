@@ -114,6 +114,13 @@ def test_pages_lead_there_where_there_are_heads_and_nowhere_else(client):
     assert client.get("/inspect/heads").status_code == 200
 
 
+def test_a_page_that_cannot_be_says_so_and_blames_no_fault(client):
+    page = client.get("/inspect/heads", params={"text": TEXT, "feature": "plain/3"})
+    assert page.status_code == 501
+    assert "Not possible here" in page.text
+    assert "server's log" not in unescape(page.text)
+
+
 @pytest.mark.parametrize(
     ("query", "status", "says"),
     [
