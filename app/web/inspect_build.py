@@ -178,7 +178,7 @@ async def _summaries(
         wanted |= {(sae.record.id, r.index) for r in ranked[sae.address]}
         wanted |= {(sae.record.id, index) for index in pins[sae.address]}
         wanted |= {(sae.record.id, index) for index, _ in _taken(run.readings[sae.revision], query.token)}
-    return await state.summaries.get(wanted)
+    return await state.latents.get(wanted, {sae.record.id: sae.record.edition for sae in saes if sae.record})
 
 
 def _taken(reading: Reading, token: int | None) -> list[tuple[int, float]]:

@@ -35,6 +35,7 @@ from app.web.state import State, target
 router = APIRouter(tags=["live"])
 Asked = Annotated[c.InspectQuery, Query()]
 Shown = Annotated[c.InspectState, Query()]
+YIELDS=int(__import__('os').environ.get('YIELDS','0'))
 ASKED_FOR = 256  # choices of SAEs that are remembered, those asked for last
 LONGEST_URL = 4000  # beyond, a prompt is kept and its address names it
 
@@ -114,29 +115,40 @@ async def read(request: Request, saes: list[q.SAERecord], text: str, *, chat: bo
     return replace(run, readings=wanted, predictions=run.predictions if predict else None)
 
 
-def _weights(saes: list[q.SAERecord]) -> list[tuple[object, ...]]:
-    """What a reading is made by."""
-    return [(sae.revision, sae.path, sae.sha256, sae.subject_path, sae.subject_sha256) for sae in saes]
+def _same(saes: list[q.SAERecord], guessed: list[q.SAERecord]) -> bool:
+    """Whether they are the same SAEs, read by the same weights, and none of their latents' rows has changed."""
+    told = [
+        [(s.id, s.revision, s.path, s.sha256, s.subject_path, s.subject_sha256, s.edition) for s in some]
+        for some in (saes, guessed)
+    ]
+    return told[0] == told[1]
 
 
-async def read_named(
-    request: Request, names: list[str], text: str, *, chat: bool, predict: bool
-) -> tuple[list[q.SAERecord], PromptRun]:
-    """``named``, and what they read. The model begins with them as they were when they were last asked for, while the
-    database is asked what they are now; should they have changed, it begins again."""
-    state, early = state_of(request), None
+async def inspected(request: Request, names: list[str], body: c.InspectBody) -> c.InspectResult:
+    """What ``named`` SAEs read. They are taken for what they were when they were last asked for; what they are now is
+    asked of the database while the answer is put together. Should they have changed, all is done again."""
+    state = state_of(request)
     guessed = state.asked_for.get(tuple(names))
     if guessed is not None:
-        early = asyncio.ensure_future(read(request, guessed, text, chat=chat, predict=predict))
-    try:
-        saes = await named(state, names)
-        if early is not None and guessed is not None and _weights(saes) == _weights(guessed):
-            return saes, await early
-    finally:
-        if early is not None:
-            early.cancel()
-            await asyncio.gather(early, return_exceptions=True)
-    return saes, await read(request, saes, text, chat=chat, predict=predict)
+        there = None
+        try:
+            run = await read(request, guessed, body.text, chat=body.chat, predict=body.predict)
+            there = asyncio.ensure_future(named(state, names))
+            for _ in range(YIELDS):
+                await asyncio.sleep(0)
+            shown = await answered(request, guessed, run, body, body.text, chat=body.chat)
+            if _same(await there, guessed):
+                return shown
+        except SaescopeError:
+            if _same(await (there or named(state, names)), guessed):
+                raise
+        finally:
+            if there is not None:
+                there.cancel()
+                await asyncio.gather(there, return_exceptions=True)
+    saes = await named(state, names)
+    run = await read(request, saes, body.text, chat=body.chat, predict=body.predict)
+    return await answered(request, saes, run, body, body.text, chat=body.chat)
 
 
 async def run_test(request: Request, sae: q.SAERecord, index: int, peak: float, text: str) -> page_contexts.FeatureTest:
@@ -365,11 +377,10 @@ async def delete_run(request: Request, run: str) -> Response:
 async def api_inspect(request: Request, body: Annotated[c.InspectBody, Body(openapi_examples=INSPECT)]) -> Response:
     """Read a prompt with one or more SAEs: its tokens and the strongest features."""
     names = [body.sae] if isinstance(body.sae, str) else body.sae or []
-    state, name = state_of(request), None
+    state = state_of(request)
     with state.engine.expecting():
-        if body.keep:
-            saes = await named(state, names)
-            name, run = await keep(request, saes, body.text, chat=body.chat, predict=body.predict)
-        else:
-            saes, run = await read_named(request, names, body.text, chat=body.chat, predict=body.predict)
+        if not body.keep:
+            return json_of(await inspected(request, names, body))
+        saes = await named(state, names)
+        name, run = await keep(request, saes, body.text, chat=body.chat, predict=body.predict)
     return json_of(await answered(request, saes, run, body, body.text, chat=body.chat, kept=name))

@@ -27,6 +27,7 @@ from app.subject.tokens import Vocabulary
 from app.subject.vocabulary import vocabulary_beside, vocabulary_here
 from app.web.attempts import Attempts
 from app.web.gathered import Gathered
+from app.web.known_latents import KnownLatents
 from app.web.limits import Limits
 from app.web.listings import Listings, Shares
 from app.web.matches import Matches
@@ -72,14 +73,14 @@ class State:
         return self.database.execution_options(isolation_level="AUTOCOMMIT")
 
     @cached_property
-    def summaries(self) -> Gathered[tuple[int, int], LatentSummary]:
-        """Latents by (SAE's id, index)."""
+    def latents(self) -> KnownLatents:
+        """Summaries of latents by (SAE's id, index)."""
 
         async def fetch(latents: list[tuple[int, int]]) -> dict[tuple[int, int], LatentSummary]:
             async with self.reads.connect() as db:
                 return await get_summaries_of(db, latents)
 
-        return Gathered(fetch)
+        return KnownLatents(Gathered(fetch).get)
 
     @cached_property
     def saes(self) -> Gathered[str, SAERecord | UnknownSAE]:
