@@ -233,6 +233,39 @@ def test_an_inspection_asks_at_most_six_queries(client):
     assert 3 <= len(statements) <= 6
 
 
+def test_labels_are_kept_until_one_is_changed(client, settings):
+    state = client.app.state.saescope
+    fetch, fetched = state.latents._fetch, []
+
+    async def counted(keys):
+        fetched.append(list(keys))
+        return await fetch(keys)
+
+    state.latents._fetch = counted
+    try:
+        first = asked(client, sae=A)["saes"][0]["latents"]
+        fetched.clear()
+        assert asked(client, sae=A)["saes"][0]["latents"] == first
+        assert fetched == []
+        one = first[0]["index"]
+        engine = sync_engine(database_url(settings))
+        with engine.begin() as db:
+            number = db.execute(text("SELECT max(id) FROM sae WHERE slug = :slug"), {"slug": A}).scalar()
+            change = text("UPDATE latent SET label = :label WHERE sae_id = :sae AND index = :index")
+            db.execute(change, {"label": "another", "sae": number, "index": one})
+        try:
+            again = asked(client, sae=A)["saes"][0]["latents"]
+            assert [x["label"] for x in again] == ["another", *(x["label"] for x in first[1:])]
+            assert fetched != []
+        finally:
+            with engine.begin() as db:
+                db.execute(change, {"label": first[0]["label"], "sae": number, "index": one})
+            engine.dispose()
+        assert asked(client, sae=A)["saes"][0]["latents"] == first
+    finally:
+        state.latents._fetch = fetch
+
+
 @pytest.mark.parametrize(
     ("query", "status", "says"),
     [

@@ -89,7 +89,9 @@ class Embedder:
         self._waiting += 1
         try:
             answer: Future[Embedded] = Future()
-            threading.Thread(target=self._answer, args=(answer, list(texts)), name="saescope-embed", daemon=True).start()
+            threading.Thread(
+                target=self._answer, args=(answer, list(texts)), name="saescope-embed", daemon=True
+            ).start()
             found = await asyncio.wrap_future(answer)
         finally:
             self._waiting -= 1

@@ -35,7 +35,6 @@ from app.web.state import State, target
 router = APIRouter(tags=["live"])
 Asked = Annotated[c.InspectQuery, Query()]
 Shown = Annotated[c.InspectState, Query()]
-YIELDS=int(__import__('os').environ.get('YIELDS','0'))
 ASKED_FOR = 256  # choices of SAEs that are remembered, those asked for last
 LONGEST_URL = 4000  # beyond, a prompt is kept and its address names it
 
@@ -125,8 +124,9 @@ def _same(saes: list[q.SAERecord], guessed: list[q.SAERecord]) -> bool:
 
 
 async def inspected(request: Request, names: list[str], body: c.InspectBody) -> c.InspectResult:
-    """What ``named`` SAEs read. They are taken for what they were when they were last asked for; what they are now is
-    asked of the database while the answer is put together. Should they have changed, all is done again."""
+    """What ``named`` SAEs read. They are taken for what they were when they were last asked for; the database is asked
+    what they are now when the model is done, for beside it that would take the model's cores, and together with the
+    labels that are not known. Should they have changed, all is done again."""
     state = state_of(request)
     guessed = state.asked_for.get(tuple(names))
     if guessed is not None:
@@ -134,8 +134,6 @@ async def inspected(request: Request, names: list[str], body: c.InspectBody) -> 
         try:
             run = await read(request, guessed, body.text, chat=body.chat, predict=body.predict)
             there = asyncio.ensure_future(named(state, names))
-            for _ in range(YIELDS):
-                await asyncio.sleep(0)
             shown = await answered(request, guessed, run, body, body.text, chat=body.chat)
             if _same(await there, guessed):
                 return shown
