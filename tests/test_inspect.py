@@ -233,7 +233,7 @@ def test_an_inspection_asks_at_most_six_queries(client):
     assert 3 <= len(statements) <= 6
 
 
-def test_labels_are_kept_until_one_is_changed(client, settings):
+def test_labels_are_kept_until_one_is_changed(client, own):
     state = client.app.state.saescope
     fetch, fetched = state.latents._fetch, []
 
@@ -248,7 +248,7 @@ def test_labels_are_kept_until_one_is_changed(client, settings):
         assert asked(client, sae=A)["saes"][0]["latents"] == first
         assert fetched == []
         one = first[0]["index"]
-        engine = sync_engine(database_url(settings))
+        engine = sync_engine(database_url(own))
         with engine.begin() as db:
             number = db.execute(text("SELECT max(id) FROM sae WHERE slug = :slug"), {"slug": A}).scalar()
             change = text("UPDATE latent SET label = :label WHERE sae_id = :sae AND index = :index")
