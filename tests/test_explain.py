@@ -334,6 +334,10 @@ def test_rules_in_words():
         "fires at the start of a text; at the start of a text, on “and”", "start of a text",
     )  # fmt: skip
     assert told(((0,), (9,)), ((0,), (12,)))[1] == "(line break)"
+    for lead, label in (({3, 7}, "-ing, and, orthodox"), ({11}, "orthodox, and, -ing"), ({9}, "and, orthodox, -ing")):
+        patterns = [Pattern((0,), (1,), 0.9), Pattern((-1, 0), (10, 11), 0.9), Pattern((0,), (7,), 0.9)]
+        words = teller.patterns(patterns, lead)
+        assert (words.label, words.text) == (label, teller.patterns(patterns).text)
     topic = Topic((("film", (4,), 1.0), ("actor", (8,), 0.5)), 1.0, 0.7, 0.01)
     assert tuple(teller.topic(topic)) == ("fires in passages with “film”, “actor”", "passages with film, actor")
     assert tuple(teller.promoted([1, 3, 2], "next")) == ("promotes “and”, “or”; fires before them", "promotes and, or")

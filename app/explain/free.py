@@ -19,6 +19,7 @@ from app.explain.learn import (
     active_pairs,
     learn,
     patterns_of,
+    peak_of,
     promoted,
     rule_of,
     window_f1,
@@ -232,10 +233,12 @@ class Work:
 
     def _rule_row(self, learned: Learned, unit: int) -> ExplanationRow:
         rule = rule_of(self.contexts, learned, unit)
-        told = (
-            self.teller.topic(rule) if isinstance(rule, Topic) else self.teller.patterns(rule.patterns if rule else ())
-        )
         latent, sign = self._of(unit)
+        if isinstance(rule, Topic):
+            told = self.teller.topic(rule)
+        else:
+            lead = peak_of(self.sampler, latent, sign, self.vocabulary.text)
+            told = self.teller.patterns(rule.patterns if rule else (), lead)
         more = {"kind": KINDS_OF_RULE[learned.kind[unit]], "val_f1": round(float(learned.val_f1[unit]), 4)}
         return ExplanationRow(
             latent, sign, told.text, told.label, None if rule is None else rule.to_json(), self._parameters() | more

@@ -121,16 +121,9 @@ def peak_tokens(contexts: Contexts, sampler: Sampler, grower: Grower, text: Told
     units, keys = [], []
     for unit in range(contexts.n_units):
         latent, sign = divmod(unit, contexts.signs)
-        peaks = sampler.peaks(latent, -1 if sign else 1, "train")
-        top = np.argsort(-peaks.value, kind="stable")[:PEAKS]
-        names: dict[str, set[int]] = {}
-        many: Counter[str] = Counter()
-        for token in sampler.codes.token_ids[peaks.place[top]].tolist():
-            name = shown_token(text(token)).casefold()
-            names.setdefault(name, set()).add(token)
-            many[name] += 1
+        names, many = _peaks(sampler, latent, -1 if sign else 1, text)
         ranked = many.most_common(3)
-        if ranked and 2 * ranked[0][1] >= len(top):
+        if ranked and 2 * ranked[0][1] >= many.total():
             ranked = [ranked[0], *(one for one in ranked[1:] if one[1] > 1)]
         mine = [key_of[token] for name, _ in ranked for token in sorted(names[name]) if token in key_of]
         units += [unit] * len(mine)
@@ -140,6 +133,27 @@ def peak_tokens(contexts: Contexts, sampler: Sampler, grower: Grower, text: Told
     at = np.minimum(np.searchsorted(counts.code, code), max(len(counts.code) - 1, 0))
     p = (counts.fires[at] + SMOOTH * grower.prior[of]) / (counts.seen[at] + SMOOTH)
     return Patterns(of, np.full(len(of), SHAPE_AT[TOKEN]), key, p, np.zeros(len(of)))
+
+
+def peak_of(sampler: Sampler, latent: int, sign: int, text: Told) -> set[int]:
+    """The token, in all its cases, on which most of a latent's strongest windows of train peak, if a third of them
+    do."""
+    names, many = _peaks(sampler, latent, sign, text)
+    ((name, times),) = many.most_common(1) or [("", 0)]
+    return names[name] if 3 * times >= many.total() > 0 else set()
+
+
+def _peaks(sampler: Sampler, latent: int, sign: int, text: Told) -> tuple[dict[str, set[int]], Counter[str]]:
+    """Of the PEAKS strongest windows of train: the tokens they peak on by what they read, and how many do."""
+    peaks = sampler.peaks(latent, sign, "train")
+    top = np.argsort(-peaks.value, kind="stable")[:PEAKS]
+    names: dict[str, set[int]] = {}
+    many: Counter[str] = Counter()
+    for token in sampler.codes.token_ids[peaks.place[top]].tolist():
+        name = shown_token(text(token)).casefold()
+        names.setdefault(name, set()).add(token)
+        many[name] += 1
+    return names, many
 
 
 def promoted(contexts: Contexts, ids: Ints, suppressed: Ints, reading: tuple[int, ...]) -> Patterns:

@@ -1,6 +1,6 @@
 """Rules in words: a sentence that says all of a rule, and a label that says the most of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from app.explain.rules import NOTHING, Pattern, Topic
@@ -24,8 +24,8 @@ class Teller:
     def __init__(self, text: Callable[[int], str], starts: Sequence[int]) -> None:
         self._text, self._starts = text, {NOTHING, *starts}
 
-    def patterns(self, patterns: Sequence[Pattern]) -> Words:
-        """``patterns``: what says most first."""
+    def patterns(self, patterns: Sequence[Pattern], lead: Collection[int] = ()) -> Words:
+        """``patterns``: what says most first; lead: tokens of which one that a pattern is on begins the label."""
         names: list[str] = []
         on: list[str] = []
         after: list[str] = []
@@ -48,6 +48,9 @@ class Teller:
                 name = self._phrase(one.token_ids)
                 phrases.setdefault(self._phrase(one.token_ids[:-1]), []).append((one.token_ids[-1], name))
             names.append(name)
+        first = next((n for n, one in enumerate(patterns) if one.offsets[-1] == 0 and one.token_ids[-1] in lead), None)
+        if first:
+            names.insert(0, names.pop(first))
         parts = [f"on {_quoted(_once(on))}"] if on else []
         whole = []
         for left, ends in phrases.items():
