@@ -189,10 +189,12 @@ def check_arguments(arguments: list[str]) -> None:
 
 
 def main() -> None:
-    """Run a command; refusals are one line on stderr and status 1, Ctrl-C is status 130."""
+    """Run a command; refusals are one line on stderr and status 1, Ctrl-C and SIGTERM, with which schedulers end what
+    they run, are status 130: what is done is kept, and its run is stopped and not lost."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TQDM_DISABLE", "1")
     before = signal.signal(signal.SIGINT, CtrlC())
+    ended = signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
         check_arguments(sys.argv[1:])
         status = app(standalone_mode=False)  # typer turns Ctrl-C into the status 130
@@ -213,6 +215,7 @@ def main() -> None:
         raise SystemExit(1) from None
     finally:
         signal.signal(signal.SIGINT, before)
+        signal.signal(signal.SIGTERM, ended)
     if status == 130 and sys.argv[1:2] in (["demo"], ["embed"], ["eval"], ["explain"], ["harvest"], ["map"], ["train"]):
         typer.echo("\nStopped. The same command carries on from here.", err=True)
     if isinstance(status, int) and status:

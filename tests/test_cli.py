@@ -120,34 +120,38 @@ def read_until(process, mark, seconds=600):
     return text
 
 
-def test_ctrl_c_that_a_library_swallowed_stops_before_the_next_step(monkeypatch, capsys):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_that_a_library_swallowed_stops_before_the_next_step(monkeypatch, capsys, sent):
     def swallowing() -> None:
         with contextlib.suppress(BaseException):
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), sent)
             time.sleep(5)  # the signal comes within
         cli.say("The next step")
 
     monkeypatch.setattr(cli, "app", lambda standalone_mode: swallowing())
     monkeypatch.setattr("sys.argv", ["saescope", "demo"])
-    before = signal.getsignal(signal.SIGINT)
+    before, ended = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(SystemExit) as stop:
         cli.main()
     told = capsys.readouterr().err
     assert stop.value.code == 130
     assert "The next step" not in told
     assert "Stopped." in told
-    assert signal.getsignal(signal.SIGINT) is before
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == (before, ended)
 
 
 def test_ctrl_c_at_every_step_of_the_demo_leaves_nothing_broken(cache, real_folder):
-    """The keyboard's signal goes to the whole group, the database's processes too."""
+    """The keyboard's signal goes to the whole group, the database's processes too; a scheduler's to the command."""
     home = public_folder()
     shutil.copytree(cache / "packages", home / "packages")
-    for step in STEPS:
+    for number, step in enumerate(STEPS):
         process = demo(home)
         seen = read_until(process, step)
         assert step in seen
-        os.killpg(process.pid, signal.SIGINT)
+        if number % 2:
+            process.terminate()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
         rest = process.communicate(timeout=300)[0].decode()
         assert process.returncode == 130, seen + rest
         assert "Stopped. The same command carries on from here." in rest
