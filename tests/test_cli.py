@@ -153,7 +153,8 @@ def test_ctrl_c_at_every_step_of_the_demo_leaves_nothing_broken(cache, real_fold
         else:
             os.killpg(process.pid, signal.SIGINT)
         rest = process.communicate(timeout=300)[0].decode()
-        assert process.returncode == 130, seen + rest
+        # Where it comes within exec(), as a dataclass is being made, Python ends itself by the signal at the end.
+        assert process.returncode in (130, -signal.SIGINT), seen + rest
         assert "Stopped. The same command carries on from here." in rest
         assert "Traceback" not in seen + rest
     process = demo(home)

@@ -178,7 +178,8 @@ def test_what_is_not_there_yet_is_named_without_a_dead_link(client):
         section = html[html.index(f'id="{panel}"') :]
         section = section[: section.index("</section>")]
         assert "yet" in section
-        assert "<a " not in section
+        assert re.findall(r'<a href="([^"]*)"', section) == ["/harvests"]  # where one that is being made is seen
+    assert client.get("/harvests").status_code == 200
     assert "not scored" in html
 
 

@@ -129,10 +129,15 @@ def test_a_prompt_is_read_with_what_took_the_place_at_once(database, own, harves
                 answer = client.post("/api/inspect", json={**body, "text": f"The old harbour of {seed}"})
                 read.append(answer.json()["saes"][0]["revision"])
         gone = client.post("/api/inspect", json={"sae": f"again@{made[0]}", "text": "The old harbour"})
+        state = client.app.state.saescope
+        for scales in (state._scales, {}):  # those of the SAE that went were read before, or were not
+            with database.begin() as connection:
+                connection.execute(text("DELETE FROM sae WHERE slug = 'again'"))
+            state._scales = scales
+            left = client.post("/api/inspect", json={"sae": "again", "text": f"The new harbour {len(scales)}"})
+            assert (left.status_code, "no SAE" in left.json()["message"]) == (404, True)
     assert read == [made[0]] * 3 + [made[1]] * 3
     assert gone.status_code == 404
-    with database.begin() as connection:
-        connection.execute(text("DELETE FROM sae WHERE slug = 'again'"))
     sweep(database)
 
 

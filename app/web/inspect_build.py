@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from app import urls
-from app.errors import BadRequest
+from app.errors import BadRequest, UnknownSAE
 from app.live.prompt import PromptRun, Reading
 from app.live.ranking import Ranked, Scale, active, rank
 from app.store import queries as q
@@ -47,6 +47,7 @@ async def result(
     """
     Raises:
         BadRequest: the token asked for is not there, or a pin names no feature of these SAEs.
+        UnknownSAE: one of them went meanwhile.
     """
     if query.token is not None and query.token >= len(run.pieces):
         raise BadRequest(
@@ -178,7 +179,13 @@ async def _summaries(
         wanted |= {(sae.record.id, r.index) for r in ranked[sae.address]}
         wanted |= {(sae.record.id, index) for index in pins[sae.address]}
         wanted |= {(sae.record.id, index) for index, _ in _taken(run.readings[sae.revision], query.token)}
-    return await state.latents.get(wanted, {sae.record.id: sae.record.edition for sae in saes if sae.record})
+    there = {sae.record.id: sae.record for sae in saes if sae.record is not None}
+    found = await state.latents.get(wanted, {number: record.edition for number, record in there.items()})
+    if gone := next((key for key in wanted if key not in found), None):
+        raise UnknownSAE(
+            f"{there[gone[0]].slug} was replaced or removed meanwhile; ask again.", sae=there[gone[0]].slug
+        )
+    return found
 
 
 def _taken(reading: Reading, token: int | None) -> list[tuple[int, float]]:

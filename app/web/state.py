@@ -127,7 +127,11 @@ class State:
         return self._vocabularies[sae.subject_path]
 
     async def scale(self, connection: AsyncConnection | None, sae: SAERecord) -> Scale:
-        """Every latent's max|a| and density, read once a revision; None: over a connection of its own, if at all."""
+        """Every latent's max|a| and density, read once a revision; None: over a connection of its own, if at all.
+
+        Raises:
+            UnknownSAE: it went meanwhile.
+        """
         if sae.id not in self._scales:
             if connection is None:
                 async with self.reads.connect() as own:
@@ -135,6 +139,8 @@ class State:
             c = t.latent.c
             query = select(c.maximum, c.minimum, c.density).where(c.sae_id == sae.id).order_by(c.index)
             rows = np.array([tuple(row) for row in await connection.execute(query)], dtype=np.float32)
+            if not len(rows):
+                raise UnknownSAE(f"{sae.slug} was replaced or removed meanwhile; ask again.", sae=sae.slug)
             self._scales[sae.id] = Scale(np.maximum(rows[:, 0], -rows[:, 1]), rows[:, 2])
         return self._scales[sae.id]
 
