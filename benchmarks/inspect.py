@@ -31,6 +31,7 @@ from benchmarks.wire import AsyncWire, Wire
 
 WORDS = ("keeper", "journal", "storm", "passed", "over", "the", "sea", "while", "ships", "went", "by", "night")
 TOGETHER = 16
+PAUSE = 0.02  # seconds in which a team of OpenMP's threads, here or in the server, stops to spin for more work
 
 
 class Bare:
@@ -69,8 +70,11 @@ def ask(client: Wire, text: str) -> float:
 def alone(client: Wire, bare: Bare, tokens: int, repeats: int) -> dict[str, float]:
     asked, bared = [], []
     for _ in range(repeats):
-        bared.append(bare([bare.text(tokens)]))
-        asked.append(ask(client, bare.text(tokens)))
+        text, other = bare.text(tokens), bare.text(tokens)
+        time.sleep(PAUSE)
+        bared.append(bare([text]))
+        time.sleep(PAUSE)
+        asked.append(ask(client, other))
     return {
         "bare_ms": round(1000 * statistics.median(bared), 1),
         "server_ms": round(1000 * statistics.median(asked), 1),

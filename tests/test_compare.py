@@ -185,6 +185,29 @@ def test_addresses_are_taken_as_they_are_pasted(client):
     assert client.get("/compare").status_code == 200
 
 
+def test_a_number_beside_a_feature_is_one_of_the_same_sae(client):
+    for a, b in (("5", f"{B}/6"), (f"/saes/{B}/features/5", " 6 ")):
+        found = compared(client, a, b)["features"]
+        assert [(found[side]["sae"], found[side]["feature"]["index"]) for side in "ab"] == [(B, 5), (B, 6)]
+    beyond = client.get("/compare", params={"a": f"{B}/5", "b": "30"})
+    assert beyond.status_code == 404
+    assert "its features are 0 to 29" in beyond.text
+    for a, b in (("5", "6"), ("5", A)):  # of which of the two SAEs?
+        assert "no SAE &#39;5&#39; here; there are: " in client.get("/compare", params={"a": a, "b": b}).text
+
+
+def test_two_numbers_are_features_of_the_only_sae(settings, harvested, tiny, sequences):
+    _, parameters, folder = harvested
+    alone = database_beside(settings, "comparing_one")
+    engine = sync_engine(database_url(alone))
+    migrate(engine)
+    run_job(Job("alone", folder, "test text", 64, parameters), tiny, sequences, engine, alone.home)
+    engine.dispose()
+    with TestClient(create_app(alone)) as client:
+        found = compared(client, "5", "6")["features"]
+    assert [(found[side]["sae"], found[side]["feature"]["index"]) for side in "ab"] == [("alone", 5), ("alone", 6)]
+
+
 def test_a_page_asks_at_most_a_few_queries_and_names_both(client):
     with counted_queries(client) as statements:
         shown = client.get("/compare", params={"a": f"{A}/3", "b": f"{B}/4"}).text

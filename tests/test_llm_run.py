@@ -23,7 +23,15 @@ from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
 from app.demo.run import _GGUF as GGUF
 from app.demo.run import MODEL
-from app.errors import BadRequest, BudgetSpent, EndpointRefused, ExplainRunning, LatentOutOfRange, UnknownSAE
+from app.errors import (
+    BadRequest,
+    BudgetSpent,
+    EndpointRefused,
+    EndpointSilent,
+    ExplainRunning,
+    LatentOutOfRange,
+    UnknownSAE,
+)
 from app.explain import local_scorers
 from app.explain.client import Endpoint as Where
 from app.explain.fence import shown
@@ -485,6 +493,14 @@ def test_which_latents():
     for bad in ("10", "3-10", "5-3"):
         with pytest.raises(LatentOutOfRange):
             ones(bad, 10)
+
+
+def test_an_endpoint_that_nobody_serves_is_named_before_anything_is_read(database, own, sae):
+    stages = []
+    with pytest.raises(EndpointSilent, match=r"127\.0\.0\.1:9/v1 cannot be reached .*; nothing was asked of it"):
+        explain_sae(database, own.home, wanted(), dtype="float32", watch=Watch(doing=stages.append))
+    assert stages == []
+    assert rows(database, "SELECT 1 FROM llm_request") == []
 
 
 def test_an_sae_that_is_not_there(database, own):

@@ -18,6 +18,7 @@ from app.explain.reply import Reply, parsed, read_reply, usage_of
 
 SILENT = 3  # requests in a row without an answer after which an endpoint is given up
 TIMEOUT = 120.0
+REACHED = 10.0  # seconds for a connection, before anything is asked
 _TOO_LONG = ("context_length", "context length", "context size", "context window", "maximum context", "too many tokens",
              "prompt is too long", "exceed_context")  # fmt: skip
 _STOPS = {
@@ -64,6 +65,33 @@ class _Retry(Exception):
     def __init__(self, told: str, wait: float | None = None) -> None:
         super().__init__(told)
         self.wait = wait
+
+
+async def check_reached(endpoint: Endpoint) -> None:
+    """Whatever it answers, something listens there. Costs nothing, so that it can be asked before all else.
+
+    Raises:
+        EndpointSilent: no connection comes about.
+    """
+    import httpx2
+    import openai
+    from openai import AsyncOpenAI
+
+    wait = min(endpoint.timeout, REACHED)
+    async with AsyncOpenAI(
+        base_url=endpoint.base_url, api_key=endpoint.api_key or "none", max_retries=0, timeout=wait
+    ) as client:
+        try:
+            await client.models.with_raw_response.list()
+        except openai.APIConnectionError as error:
+            if isinstance(error.__cause__, httpx2.ConnectError | httpx2.ConnectTimeout):
+                reason = str(error.__cause__).strip() or f"no connection within {wait:g} s"
+                raise EndpointSilent(
+                    f"{endpoint.base_url} cannot be reached ({reason}); nothing was asked of it.",
+                    base_url=endpoint.base_url,
+                ) from None
+        except openai.OpenAIError:
+            pass  # it answers, though not to this
 
 
 class Client:

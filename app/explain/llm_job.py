@@ -10,7 +10,7 @@ from sqlalchemy import Engine
 
 from app.errors import BadRequest
 from app.explain.budget import Budget
-from app.explain.client import Ask, Client, Endpoint
+from app.explain.client import Ask, Client, Endpoint, check_reached
 from app.explain.codes import TOKENS, read_codes
 from app.explain.embedding_scorer import EmbeddingScorer
 from app.explain.latents import ones
@@ -179,6 +179,7 @@ def explain_sae(
         And what ``prepare`` and ``price_of`` raise.
     """
     watch = watch or Watch()
+    asyncio.run(check_reached(wanted.endpoint))  # before a pass over the text that may take minutes
     subject, latents = prepare(engine, home, wanted, device, watch)
     job = job_of(subject.source, wanted.endpoint, wanted.plan, latents)
     with job_lock(engine, job):

@@ -16,12 +16,14 @@ from app.web.compare_contexts import ComparePage, FeatureComparison, SAEComparis
 from app.web.many_build import compare_many
 from app.web.refusals import refused
 from app.web.routes import html, json_of, state_of
+from app.web.state import State
 
 router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, LatentOutOfRange, DecoderUnavailable))
-Asked = Annotated[str, Query(max_length=400, description="slug/index, a feature's path, or an SAE's slug.")]
+Asked = Annotated[str, Query(max_length=400, description="slug/index, a feature's path, an SAE's slug, or an index of the same SAE.")]
 Several = Annotated[list[str] | None, Query(max_length=50, description="SAEs by slug or slug@revision, two to eight.")]
 Shown = Annotated[int, Query(ge=1, le=500, description="How many matches of two SAEs to list.")]
 MOST = 8  # SAEs at once
+NUMBER = re.compile("[0-9]{1,18}")
 
 
 class Named(NamedTuple):
@@ -29,6 +31,11 @@ class Named(NamedTuple):
 
     sae: str
     feature: int | None
+
+    @property
+    def is_number(self) -> bool:
+        """Whether it may be meant as a feature's number."""
+        return self.feature is None and NUMBER.fullmatch(self.sae) is not None
 
 
 def named(text: str) -> Named:
@@ -51,9 +58,25 @@ def named(text: str) -> Named:
         raise BadRequest(f"{text[:60]!r} names no feature and no SAE; write SLUG/NUMBER, or SLUG.")
     if len(parts) == 1:
         return Named(parts[0], None)
-    if not re.fullmatch(r"[0-9]{1,18}", parts[1]):
+    if not NUMBER.fullmatch(parts[1]):
         raise LatentOutOfRange(f"{parts[1][:40]!r} in {text[:60]!r} is no feature number.", index=parts[1][:40])
     return Named(parts[0], int(parts[1]))
+
+
+def _numbers(a: Named, b: Named) -> tuple[Named, Named]:
+    """A number beside a feature is one of the same SAE: an SAE is not compared with a feature."""
+    if a.is_number and b.feature is not None:
+        return Named(b.sae, int(a.sae)), b
+    if b.is_number and a.feature is not None:
+        return a, Named(a.sae, int(b.sae))
+    return a, b
+
+
+async def _of_the_only(state: State, number: Named) -> Named:
+    """The feature with that number, where there is one SAE alone and it is not called so."""
+    async with state.database.connect() as db:
+        there = [sae.slug for sae in await q.list_saes(db)]
+    return Named(there[0], int(number.sae)) if len(there) == 1 and number.sae not in there else number
 
 
 async def compared(request: Request, a: str, b: str, top: int) -> FeatureComparison | SAEComparison:
@@ -61,11 +84,13 @@ async def compared(request: Request, a: str, b: str, top: int) -> FeatureCompari
     Raises:
         BadRequest, LatentOutOfRange, UnknownSAE: the two cannot be compared; says why.
     """
-    left, right = named(a), named(b)
+    state = state_of(request)
+    left, right = _numbers(named(a), named(b))
+    if left.is_number and right.is_number:
+        left, right = await _of_the_only(state, left), await _of_the_only(state, right)
     if (left.feature is None) != (right.feature is None):
         one, other = (a, b) if left.feature is None else (b, a)
         raise BadRequest(f"{one[:60]!r} is an SAE and {other[:60]!r} a feature; compare two of a kind.")
-    state = state_of(request)
     async with state.database.connect() as db:
         first = await q.get_sae(db, left.sae)
         second = first if right.sae == left.sae else await q.get_sae(db, right.sae)

@@ -20,6 +20,7 @@ PRESETS = (
     Preset("ablate", "ablate", "ablate", "1", "its activation becomes 0"),
     Preset("max", "clamp to its max", "clamp", "1", "its activation is held at its maximum in the harvest"),
     Preset("double", "double", "scale", "2", "its activation is doubled where it fires"),
+    Preset("nudge", "steer × 1", "steer", "1", "its maximum is added along its decoder row"),
     Preset("steer", "steer × 4", "steer", "4", "four times its maximum is added along its decoder row"),
     Preset("against", "steer × −4", "steer", "-4", "four times its maximum is taken off along its decoder row"),
     Preset("project", "project out", "project", "1", "what lies along its decoder row is taken out"),

@@ -7,6 +7,12 @@ document.body.append(dialog);
 async function show(asked) {
   const answer = await asked;
   dialog.innerHTML = await answer.text();
+  const form = dialog.querySelector("form:not([method=dialog])");
+  if (form) {
+    const cancel = Object.assign(document.createElement("button"), { type: "button", textContent: "Cancel" });
+    cancel.addEventListener("click", () => dialog.close());
+    form.append(" ", cancel);
+  }
   dialog.querySelector("[autofocus]")?.focus();
 }
 
