@@ -17,8 +17,10 @@ from app.live.prompt import Target
 from app.sae.base import SAE
 from app.subject.identity import fingerprint
 from app.subject.load import Subject, choose_device, load_subject
+from app.subject.prepacked import prepack, prepacked_bytes
 
 SHARE = 0.6  # of the device's memory, where no budget is set
+ARRANGED = 4  # a subject that takes no more than one such part of a CPU's budget has its weights prepacked as well
 _GB = 1e9
 
 
@@ -107,6 +109,8 @@ class Residents:
                     "from; put that one back, or harvest its SAEs again.",
                     path=str(target.subject_path),
                 )
+            if subject.device.type == "cpu" and ARRANGED * size_of(subject) <= self._limit():
+                prepack(subject.model)
             return subject
 
         found: Subject = self._get(_subject_key(target), load, _size_on_disk(target.subject_path), target.subject)
@@ -218,16 +222,19 @@ def _sae_key(target: Target) -> tuple[str, str]:
 
 
 def size_of(value: Any) -> int:
-    """Bytes of all tensors of a subject or an SAE, each storage once."""
+    """Bytes of all tensors of a subject or an SAE, each storage once, and of weights that are prepacked."""
     storages: dict[int, int] = {}
+    prepacked = 0
 
     def add(thing: Any) -> None:
+        nonlocal prepacked
         if isinstance(thing, Tensor):
             storage = thing.untyped_storage()
             storages[storage.data_ptr()] = storage.nbytes()
         elif isinstance(thing, torch.nn.Module):
             for tensor in (*thing.parameters(), *thing.buffers()):
                 add(tensor)
+            prepacked += prepacked_bytes(thing)
         elif is_dataclass(thing) and not isinstance(thing, type):
             for entry in fields(thing):
                 add(getattr(thing, entry.name))
@@ -236,7 +243,7 @@ def size_of(value: Any) -> int:
                 add(item)
 
     add(value)
-    return sum(storages.values())
+    return prepacked + sum(storages.values())
 
 
 def _moved(value: Any, device: torch.device) -> Any:
