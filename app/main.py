@@ -142,6 +142,9 @@ def create_app(settings: Settings) -> FastAPI:
     app.mount("/static", CompressedStaticFiles(directory=ROOT / "static"), name="static")
     for routes in (
         router,
+        differences,  # these two before the inspector's, whose runs are named where their pages are
+        heads,
+        inspection,  # early, for a prompt is looked up among these in order
         operations,
         browse,
         search,
@@ -153,9 +156,6 @@ def create_app(settings: Settings) -> FastAPI:
         example_page,
         explanations,
         previews,
-        differences,  # these two before the inspector's, whose runs are named where their pages are
-        heads,
-        inspection,
         alike,
         intervention,
         intervene_page,

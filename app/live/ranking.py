@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,7 @@ class Scale:
     density: npt.NDArray[np.float32]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)  # not frozen: many are made a prompt, which takes a third of the time so
 class Ranked:
     """A latent on a prompt: its strongest activation in scope, at ``position``; at how many positions of the whole
     prompt it is active, the first of them, and its whole row."""
@@ -40,7 +40,14 @@ def active(reading: Reading, token: int | None = None) -> npt.NDArray[np.int32]:
     """The latents that are active on the whole prompt, or at position ``token``, in order."""
     scope = slice(None) if token is None else reading.position == token
     found: npt.NDArray[np.int32] = np.sort(reading.latent[scope])
-    return found[np.diff(found, prepend=-1) > 0]
+    return found[_begins(found)]
+
+
+def _begins(ordered: npt.NDArray[np.integer[Any]]) -> npt.NDArray[np.bool_]:
+    """Where each run of equal values begins."""
+    out = np.ones(len(ordered), bool)
+    np.not_equal(ordered[1:], ordered[:-1], out=out[1:])
+    return out
 
 
 def rank(
@@ -63,8 +70,10 @@ def rank(
     # A latent's entries in a row, from the first position to the last: sorted as one number, which is fast.
     order = np.sort(reading.latent.astype(np.int64) << 32 | np.arange(len(reading.latent))) & 0xFFFFFFFF
     latent, position, value = reading.latent[order], reading.position[order], reading.value[order]
-    starts = np.flatnonzero(np.concatenate([[True], latent[1:] != latent[:-1]]))
-    index, counts = latent[starts], np.diff(starts, append=len(latent))
+    starts = _begins(latent).nonzero()[0]
+    index, ends = latent[starts], np.empty_like(starts)
+    ends[:-1], ends[-1] = starts[1:], len(latent)
+    counts = ends - starts
     size = np.abs(value)
     if token is not None:
         size[position != token] = -1
@@ -75,7 +84,7 @@ def rank(
     if among is not None:
         kept &= np.isin(index, np.fromiter(among, np.int64, len(among)))
     of = np.repeat(np.arange(len(starts)), counts)
-    strongest = np.flatnonzero(size == most[of])[::-1]
+    strongest = (size == most[of]).nonzero()[0][::-1]
     best = np.empty(len(starts), np.int64)
     best[of[strongest]] = strongest  # of equal ones the earliest, which is written last
     peak = scale.peak[index].astype(np.float64)
@@ -84,12 +93,11 @@ def rank(
     keys = {"strength": -strength, "activation": -most, "count": -counts, "first": position[starts]}
     chosen = np.lexsort((index, -strength, keys[by], ~kept))[: min(top, int(kept.sum()))]
     columns = (index, value[best], share, strength, position[best], counts, position[starts], starts)
-    out = []
-    for i, a, part, strong, at, count, earliest, start in zip(*(one[chosen].tolist() for one in columns), strict=True):
-        row = slice(start, start + count)
-        activations = list(zip(position[row].tolist(), value[row].tolist(), strict=True))
-        out.append(Ranked(i, a, part, strong, at, count, earliest, activations))
-    return out
+    entries = list(zip(position.tolist(), value.tolist(), strict=True))
+    return [
+        Ranked(i, a, part, strong, at, count, earliest, entries[start : start + count])
+        for i, a, part, strong, at, count, earliest, start in zip(*(x[chosen].tolist() for x in columns), strict=True)
+    ]
 
 
 def rows_of(reading: Reading, wanted: Collection[int]) -> dict[int, list[tuple[int, float]]]:

@@ -113,7 +113,7 @@ class Residents:
                 prepack(subject.model)
             return subject
 
-        found: Subject = self._get(_subject_key(target), load, _size_on_disk(target.subject_path), target.subject)
+        found: Subject = self._get(_subject_key(target), load, target.subject_path, target.subject)
         return found
 
     def _probe(self, target: Target, subject: Subject) -> Probe:
@@ -127,7 +127,7 @@ class Residents:
                 )
             return sae
 
-        sae: SAE = self._get(_sae_key(target), load, _size_on_disk(target.sae_path), target.sae_path.name)
+        sae: SAE = self._get(_sae_key(target), load, target.sae_path, target.sae_path.name)
         key = (_subject_key(target), target.revision)
         known = self._probes.get(key)
         if known is None or known.sae is not sae:
@@ -144,7 +144,7 @@ class Residents:
         while self._drop():
             pass
 
-    def _get(self, key: object, load: Callable[[], Any], expected: int, name: str) -> Any:
+    def _get(self, key: object, load: Callable[[], Any], path: Path, name: str) -> Any:
         if (held := self._held.get(key)) is not None:
             self._held.move_to_end(key)
             return held.value
@@ -153,7 +153,7 @@ class Residents:
             self._make_room(parked.nbytes, name)
             held = _Held(_moved(parked.value, device), parked.nbytes)
         else:
-            self._make_room(expected, name)
+            self._make_room(_size_on_disk(path), name)
             value = _moved(load(), device)
             self.loads += 1
             held = _Held(value, size_of(value))

@@ -55,7 +55,14 @@ class Vocabulary:
 
     def text(self, token_id: int) -> str:
         """One token on its own; bytes that are no whole character stay visible as ``\\xNN``."""
-        return self.bytes_of(token_id).decode("utf-8", errors="backslashreplace")
+        text = self._whole.get(token_id)
+        return text if text is not None else self.bytes_of(token_id).decode("utf-8", errors="backslashreplace")
+
+    def texts(self, token_ids: Sequence[int]) -> list[str]:
+        """``text`` of each."""
+        with suppress(KeyError):
+            return list(map(self._whole.__getitem__, token_ids))
+        return list(map(self.text, token_ids))
 
     def pieces(self, token_ids: Sequence[int]) -> list[str]:
         """A run of tokens as text, one string per token.

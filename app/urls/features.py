@@ -58,7 +58,10 @@ def feature(
     space: str | None = None,
 ) -> str:
     """``view``, ``norm`` and ``space`` say how examples are shown."""
-    return f"/saes/{slug_of(slug)}/features/{index}" + query_of(text=text, view=view, norm=norm, space=space)
+    page = f"/saes/{slug_of(slug)}/features/{index}"
+    if text is view is norm is space is None:
+        return page  # as most are
+    return page + query_of(text=text, view=view, norm=norm, space=space)
 
 
 def feature_json(slug: str, index: int) -> str:

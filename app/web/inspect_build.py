@@ -215,7 +215,7 @@ def _reading(
             count=r.count,
             first=r.first,
             density=known.density if known else 0.0,
-            promoted=[vocabulary.text(i) for i in known.promoted_ids[:5]] if known and vocabulary else [],
+            promoted=vocabulary.texts(known.promoted_ids[:5]) if known and vocabulary else [],
             activations=r.activations,
             url=urls.feature(sae.address, r.index) if record is not None else None,
             pin=f"{sae.address}/{r.index}",
