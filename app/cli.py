@@ -27,7 +27,7 @@ from app.cli_interop import graph, mcp
 from app.cli_map import make_map
 from app.cli_progress import watching
 from app.cli_saes import formats, import_sae, remove
-from app.cli_server import check_mode, check_port, run_app
+from app.cli_server import check_mode, check_port, run_app, spin_less
 from app.cli_train import train
 from app.errors import BadRequest, SaescopeError
 from app.settings import Settings, load_settings
@@ -89,6 +89,7 @@ def demo(
     from app.web.assets import install_assets
 
     settings = load_settings(home=home, port=port)
+    spin_less()
     if serve:
         check_mode(settings)
         check_port(settings)
@@ -120,6 +121,7 @@ def demo(
 def serve(port: Port = None, home: Home = None) -> None:
     """Serve what has been harvested."""
     settings = load_settings(home=home, port=port)
+    spin_less()
     check_mode(settings)
     check_port(settings)
     run_server(settings)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli_server import check_port, run_app
+from app.cli_server import check_port, run_app, spin_less
 from app.errors import BadRequest, InvalidSetting
 from app.settings import Settings, load_settings
 
@@ -27,6 +27,7 @@ def infer(
         raise BadRequest("--replicas goes with --ray; without it, start the command once for each.")
     check_secret(settings)
     check_port(settings)
+    spin_less()
     if ray is not None:
         from app.infer.replicas import serve_replicas
 

@@ -3,6 +3,7 @@
 import asyncio
 import ipaddress
 import math
+import os
 import signal
 import socket
 import sys
@@ -16,6 +17,16 @@ from app.settings import Settings
 
 if TYPE_CHECKING:
     from types import FrameType
+
+
+SPINS = "10000"
+
+
+def spin_less() -> None:
+    """Let OpenMP's threads sleep a few tenths of a millisecond after a product, where they spin for milliseconds and
+    take a core from the event loop and the database. Before torch is loaded; whoever sets a policy has their own."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
 
 
 def check_mode(settings: Settings) -> None:

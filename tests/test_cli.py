@@ -14,6 +14,7 @@ import pytest
 import typer
 
 from app import cli
+from app.cli_server import spin_less
 from tests.conftest import public_folder
 
 COMMAND = [sys.executable, "-m", "app.cli"]
@@ -177,3 +178,15 @@ def test_ctrl_c_at_every_step_of_the_demo_leaves_nothing_broken(cache, real_fold
     assert 5500 < harvests[0][0] <= 6000
     assert latents == 4096
     assert json.dumps(harvests[0][1])
+
+
+def test_openmp_spins_little_where_the_site_is_served_unless_told_otherwise(monkeypatch):
+    for given, left in (({}, "10000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "environ", given)
+            spin_less()
+            assert given.get("GOMP_SPINCOUNT") == left
+    loaded = "import sys, app.cli; print('torch' in sys.modules)"  # it reads them once, as it is loaded
+    assert (
+        subprocess.run([sys.executable, "-c", loaded], capture_output=True, text=True, check=True).stdout == "False\n"
+    )

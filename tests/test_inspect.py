@@ -1,10 +1,12 @@
 """The inspector over HTTP: several SAEs, filters, pins, predictions, runs that are kept, and long prompts."""
 
+import asyncio
 import math
 import re
 import time
 from html import unescape
 
+import httpx2
 import pytest
 import torch
 from sqlalchemy import delete, text
@@ -50,6 +52,28 @@ def test_saes_of_two_layers_are_read_in_one_forward_and_equal_each_alone(client)
         ]
         assert one["error"][0] is None
         assert all(0 < x < 2 for x in one["error"][1:])
+
+
+def test_prompts_that_come_in_together_share_a_forward_and_one_alone_waits_for_nobody(client, monkeypatch):
+    engine = client.app.state.saescope.engine
+    asked(client, text="so that the SAEs are known")
+    monkeypatch.setattr(engine, "_wait_s", 60.0)
+
+    async def ask(texts):
+        transport = httpx2.ASGITransport(client.app)
+        async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
+            bodies = ({"text": text, "sae": [A, B]} for text in texts)
+            return await asyncio.gather(*(http.post("/api/inspect", json=body) for body in bodies))
+
+    before, began = engine.forwards, time.monotonic()
+    together = client.portal.call(ask, [f"prompt number {n}" for n in range(12)])
+    assert {answer.json()["batch"] for answer in together} == {12}
+    assert engine.forwards == before + 1
+    for text in ("one alone", "and one more"):
+        (alone,) = client.portal.call(ask, [text])
+        assert alone.json()["batch"] == 1
+        assert client.get("/inspect", params={"text": text + " on a page", "sae": A}).status_code == 200
+    assert time.monotonic() - began < 60  # nobody had the engine wait for more
 
 
 def test_what_is_ranked_by_is_what_orders(client):

@@ -23,7 +23,6 @@ DTYPES = [
 ]
 
 
-
 LAYERS = {
     "with a bias": lambda: nn.Linear(96, 130),
     "without one": lambda: nn.Linear(96, 130, bias=False),

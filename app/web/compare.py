@@ -19,7 +19,9 @@ from app.web.routes import html, json_of, state_of
 from app.web.state import State
 
 router = APIRouter(tags=["features"], responses=refused(BadRequest, UnknownSAE, LatentOutOfRange, DecoderUnavailable))
-Asked = Annotated[str, Query(max_length=400, description="slug/index, a feature's path, an SAE's slug, or an index of the same SAE.")]
+Asked = Annotated[
+    str, Query(max_length=400, description="slug/index, a feature's path, an SAE's slug, or an index of the same SAE.")
+]
 Several = Annotated[list[str] | None, Query(max_length=50, description="SAEs by slug or slug@revision, two to eight.")]
 Shown = Annotated[int, Query(ge=1, le=500, description="How many matches of two SAEs to list.")]
 MOST = 8  # SAEs at once

@@ -103,7 +103,7 @@ async def read(request: Request, saes: list[q.SAERecord], text: str, *, chat: bo
     targets = [target(sae, state.settings.home) for sae in saes]
     run = state.engine.known(targets, text, chat=chat, predict=predict)
     if run is None:
-        with state.limits.request(client_of(request)) as spend:
+        with state.limits.request(client_of(request)) as spend, state.engine.expecting():
             try:
                 run = await while_there(request, state.engine.read(targets, text, chat=chat, predict=predict))
             except ClientDisconnect:
@@ -186,8 +186,8 @@ async def load_inspect(request: Request, query: c.InspectQuery) -> c.InspectPage
         async with state.database.connect() as db:
             known = await q.list_saes(db)
             saes = await chosen(db, query.sae, known)
-        if query.text is not None and saes:
-            run = await read(request, saes, query.text, chat=query.chat, predict=query.predict)
+    if query.text is not None and saes:
+        run = await read(request, saes, query.text, chat=query.chat, predict=query.predict)
     if run is not None and query.text is not None:
         shown = await answered(request, saes, run, query, query.text, chat=query.chat)
     return page(request, known, [sae.address for sae in saes], query, shown)
@@ -375,10 +375,8 @@ async def delete_run(request: Request, run: str) -> Response:
 async def api_inspect(request: Request, body: Annotated[c.InspectBody, Body(openapi_examples=INSPECT)]) -> Response:
     """Read a prompt with one or more SAEs: its tokens and the strongest features."""
     names = [body.sae] if isinstance(body.sae, str) else body.sae or []
-    state = state_of(request)
-    with state.engine.expecting():
-        if not body.keep:
-            return json_of(await inspected(request, names, body))
-        saes = await named(state, names)
-        name, run = await keep(request, saes, body.text, chat=body.chat, predict=body.predict)
+    if not body.keep:
+        return json_of(await inspected(request, names, body))
+    saes = await named(state_of(request), names)
+    name, run = await keep(request, saes, body.text, chat=body.chat, predict=body.predict)
     return json_of(await answered(request, saes, run, body, body.text, chat=body.chat, kept=name))
