@@ -103,8 +103,8 @@ def told(made: "Explained") -> list[str]:
         headline = scored.windows.headline
         few = int(np.isnan(headline).sum())
         lines.append(
-            f"{name}: {len(scored.units):,} features scored; on average balanced accuracy {_mean(headline)} on test windows "
-            f"(shuffled {_mean(scored.windows.control)}), F1 {_mean(scored.tokens.f1)} and AUPRC "
+            f"{name}: {len(scored.units):,} features scored; on average balanced accuracy {_mean(headline)} on test "
+            f"windows (shuffled {_mean(scored.windows.control)}), F1 {_mean(scored.tokens.f1)} and AUPRC "
             f"{_mean(scored.tokens.auprc)} on all test tokens{f'; too few examples for {few:,}' if few else ''}."
         )
     per = 1000 * made.seconds / max(1, max((len(one.units) for one in made.scored.values()), default=1))

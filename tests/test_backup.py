@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import itertools
 import json
 import tarfile
 
@@ -20,9 +21,9 @@ from app.main import create_app
 from app.store.engine import database_url, sync_engine
 from app.store.migrate import newest
 from tests.conftest import SLUG, database_beside, public_folder
-from tests.services import free_port
 from tests.test_disk import no_file_above
 
+NUMBERS = itertools.count()
 PAGES = (
     "/saes.json", f"/saes/{SLUG}.json", f"/saes/{SLUG}/features.json", f"/saes/{SLUG}/features/3.json",
     f"/saes/{SLUG}/maps.json", "/harvests.json", f"/saes/{SLUG}/features.csv",
@@ -56,7 +57,7 @@ def file(own, tmp_path_factory):
 
 @pytest.fixture
 def empty(settings):
-    given = database_beside(settings, f"empty_{free_port()}")
+    given = database_beside(settings, f"empty_{next(NUMBERS)}")
     return given.model_copy(update={"home": public_folder() / "new"})
 
 

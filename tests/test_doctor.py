@@ -1,5 +1,6 @@
 """The doctor finds what is wrong, and says what to do: real databases, real files that are moved and changed."""
 
+import itertools
 import json
 import shutil
 import socket
@@ -16,11 +17,13 @@ from app.store.migrate import migrate, newest
 from tests.conftest import SLUG, database_beside, public_folder
 from tests.services import free_port
 
+NUMBERS = itertools.count()
+
 
 @pytest.fixture
 def own(settings):
     """Of a database in which nothing has been made."""
-    name = f"doctor_{free_port()}"
+    name = f"doctor_{next(NUMBERS)}"
     return database_beside(settings, name).model_copy(update={"port": free_port()})
 
 

@@ -62,17 +62,17 @@ def test_prompts_that_come_in_together_share_a_forward_and_one_alone_waits_for_n
     async def ask(texts):
         transport = httpx2.ASGITransport(client.app)
         async with httpx2.AsyncClient(transport=transport, base_url="http://localhost") as http:
-            bodies = ({"text": text, "sae": [A, B]} for text in texts)
+            bodies = ({"text": one, "sae": [A, B]} for one in texts)
             return await asyncio.gather(*(http.post("/api/inspect", json=body) for body in bodies))
 
     before, began = engine.forwards, time.monotonic()
     together = client.portal.call(ask, [f"prompt number {n}" for n in range(12)])
     assert {answer.json()["batch"] for answer in together} == {12}
     assert engine.forwards == before + 1
-    for text in ("one alone", "and one more"):
-        (alone,) = client.portal.call(ask, [text])
+    for lone in ("one alone", "and one more"):
+        (alone,) = client.portal.call(ask, [lone])
         assert alone.json()["batch"] == 1
-        assert client.get("/inspect", params={"text": text + " on a page", "sae": A}).status_code == 200
+        assert client.get("/inspect", params={"text": f"{lone} on a page", "sae": A}).status_code == 200
     assert time.monotonic() - began < 60  # nobody had the engine wait for more
 
 

@@ -189,6 +189,7 @@ def test_a_run_says_that_it_lives_while_it_has_no_progress_to_tell(engine, monke
         time.sleep(0.05)
     assert stored(engine, log.id).beat > first
     log.finish("done", revisions=["0123456789"])
+    assert not log._alive.is_alive()  # so no connection is taken after the engine has been disposed of
 
 
 def test_a_database_that_is_away_stops_no_harvest(engine, own):

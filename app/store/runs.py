@@ -43,7 +43,8 @@ class RunLog:
         self._progress: dict[str, Any] = {}
         self._facts: dict[str, Any] = {}
         self._ended = threading.Event()
-        threading.Thread(target=self._live, name=f"run {run_id}", daemon=True).start()
+        self._alive = threading.Thread(target=self._live, name=f"run {run_id}", daemon=True)
+        self._alive.start()
 
     @classmethod
     def start(
@@ -147,6 +148,7 @@ class RunLog:
         with the revisions.
         """
         self._ended.set()
+        self._alive.join(BEAT_SECONDS)  # it may be writing, over a connection that disposing of the engine would miss
         if state == "done" and self._progress:  # a corpus may hold less than was asked for
             self._progress["total"] = self._progress["tokens"]
         saved = _metrics(self._slugs, revisions) if revisions and self._kind == "harvest" else None
