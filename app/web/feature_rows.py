@@ -15,6 +15,8 @@ from app.web.heat import visible
 
 Colour = Literal["up", "down"]
 
+SHORT = 11  # characters, for which the narrowest of these tables has room beside a bar and its number
+
 SWITCHES = (
     ("view", "Show", (("snippet", "Snippets"), ("stacked", "Stacked"), ("full", "Full length"))),
     ("norm", "Colour by", (("latent", "Latent"), ("row", "Row"))),
@@ -88,7 +90,7 @@ def logit_rows(items: Sequence[c.TokenLogit], kind: Colour, highest: float) -> M
     """Of tokens and their logits; ``kind`` is the colour of the bars."""
     return Markup(
         "".join(
-            f'<tr>{_token(one.token)}<td class="bar-cell">{share_bar(abs(one.logit), highest, kind)}</td>'
+            f'<tr>{_unbroken(one.token)}<td class="bar-cell">{share_bar(abs(one.logit), highest, kind)}</td>'
             f'<td class="num">{one.logit:+.2f}</td></tr>\n'
             for one in items
         )
@@ -124,3 +126,9 @@ def strongest_rows(tokens: Sequence[c.TopToken]) -> Markup:
 
 def _token(token: str) -> str:
     return f'<th scope="row"><code>{escape(visible(token))}</code></th>'
+
+
+def _unbroken(token: str) -> str:
+    """A short one on one line: its space ahead would stand alone on the first."""
+    shown = visible(token)
+    return f'<th scope="row"><code class="short">{escape(shown)}</code></th>' if len(shown) <= SHORT else _token(token)
