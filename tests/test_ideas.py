@@ -13,7 +13,7 @@ from app.train.idea import Batch, Shape, Units
 from app.train.ideas import IDEAS
 from app.train.ideas.batchtopk import largest
 from app.train.ideas.jumprelu import _Jump
-from app.train.ideas.matching_pursuit import pursued, residual
+from app.train.ideas.matching_pursuit import RESIDUALS, pursued, residual
 from app.train.ideas.relu_l1 import Led
 from app.train.ideas.top_afa import matched
 from app.train.plans import plans
@@ -95,7 +95,8 @@ def test_a_hierarchy_is_what_it_says():
 
 def test_pursuit_by_the_gram_matrix_is_pursuit():
     g = torch.Generator().manual_seed(0)
-    x = torch.randn(64, 16, generator=g, requires_grad=True)
+    rows = 2 * RESIDUALS + 30  # the last part is not whole
+    x = torch.randn(rows, 16, generator=g, requires_grad=True)
     W = torch.nn.functional.normalize(torch.randn(40, 16, generator=g), dim=1).requires_grad_()
     left, latents, values = x, [], []
     for _ in range(6):
@@ -104,7 +105,7 @@ def test_pursuit_by_the_gram_matrix_is_pursuit():
         latents.append(latent)
         values.append(value.relu())
     assert torch.equal(pursued(x.detach(), W.detach(), 6), torch.stack(latents, 1))
-    weights = torch.randn(64, 16, generator=g)
+    weights = torch.randn(rows, 16, generator=g)
     wanted = torch.autograd.grad((left.pow(2) * weights).sum(), (x, W))
     ours, found = residual(x, W, torch.stack(latents, 1))
     torch.testing.assert_close(found, torch.stack(values, 1))

@@ -1,5 +1,6 @@
 """MP-SAE: Costa et al. 2025, "From Flat to Hierarchical: Extracting Sparse Representations with Matching Pursuit"."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +13,8 @@ from app.sae.pursuit import largest_of
 from app.train import idea
 from app.train.idea import Batch, Loss, Shape, Units
 
-ROWS = 32
+ROWS = 32  # whose products with all latents stay in a CPU's cache
+RESIDUALS = 256  # rows whose residuals do
 
 
 @dataclass(frozen=True)
@@ -76,29 +78,36 @@ class _Residual(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, W: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        left, values = x, []
-        for latent in latents.T:
-            atom = W[latent]
-            value = (left * atom).sum(1, keepdim=True).relu()
-            left = left - value * atom
-            values.append(value)
-        found = torch.cat(values, 1)
-        ctx.save_for_backward(left, found, W, latents)
-        ctx.mark_non_differentiable(found)
-        return left, found
+        left, values = x.clone(), torch.empty(latents.shape, dtype=x.dtype, device=x.device)
+        for rows, found, chosen in _parts(left, values, latents):
+            for step in range(chosen.shape[1]):
+                atom = W.index_select(0, chosen[:, step])
+                value = (rows * atom).sum(1, keepdim=True).relu_()
+                rows.addcmul_(value, atom, value=-1)
+                found[:, step] = value[:, 0]
+        ctx.save_for_backward(left, values, W, latents)
+        ctx.mark_non_differentiable(values)
+        return left, values
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         left, values, W, latents = ctx.saved_tensors
         gradient, of_W = gradients[0].clone(), torch.zeros_like(W)
-        for step in reversed(range(latents.shape[1])):
-            latent, value = latents[:, step], values[:, step, None]
-            atom = W[latent]
-            left = left + value * atom
-            along = (gradient * atom).sum(1, keepdim=True) * (value > 0)
-            of_W.index_add_(0, latent, -(along * left + value * gradient))
-            gradient = gradient - along * atom
+        for rows, found, chosen, slope in _parts(left.clone(), values, latents, gradient):
+            for step in reversed(range(chosen.shape[1])):
+                latent, value = chosen[:, step], found[:, step, None]
+                atom = W.index_select(0, latent)
+                rows.addcmul_(value, atom)
+                along = (slope * atom).sum(1, keepdim=True) * (value > 0)
+                of_W.index_add_(0, latent, (along * rows).addcmul_(value, slope), alpha=-1)
+                slope.addcmul_(along, atom, value=-1)
         return gradient, of_W, None
+
+
+def _parts(*of_rows: Tensor) -> Iterator[tuple[Tensor, ...]]:
+    """Views of as many rows as stay in a CPU's cache through all steps; all of them elsewhere."""
+    size = RESIDUALS if of_rows[0].device.type == "cpu" else max(1, len(of_rows[0]))
+    return zip(*(one.split(size) for one in of_rows), strict=True)
 
 
 def residual(x: Tensor, W: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
