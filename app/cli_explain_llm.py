@@ -4,6 +4,7 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import typer
 
@@ -97,6 +98,12 @@ def wish(sae: str, method: str, options: Options, settings: Settings, asks: str 
         )
     if not base_url.startswith(("http://", "https://")):
         raise BadRequest(f"--base-url {base_url} is no address; it begins with http:// or https://.", base_url=base_url)
+    try:
+        known = bool((parts := urlsplit(base_url)).hostname) and parts.port != 0
+    except ValueError:  # brackets that do not close, a port that is none
+        known = False
+    if not known:
+        raise BadRequest(f"--base-url {base_url} is no address: its host or its port cannot be.", base_url=base_url)
     given = () if options.scorers == "none" else tuple(dict.fromkeys(options.scorers.replace(" ", "").split(",")))
     for scorer in given:
         if scorer not in SCORERS:

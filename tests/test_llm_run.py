@@ -16,8 +16,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sqlalchemy import text
+from sqlalchemy import func, text
 
+from app.cli_explain_llm import Options, wish
 from app.corpus.packages import Archive, fetch
 from app.corpus.sequences import Held, cut
 from app.corpus.sources import Document
@@ -42,6 +43,7 @@ from app.explain.samples import SPLITS
 from app.harvest.job import Job, run_job
 from app.harvest.parameters import Parameters
 from app.sae.formats import saelens
+from app.store import tables as t
 from app.store.engine import database_url
 from app.store.explanation_bulk import make_partitions
 from app.store.llm_bulk import job_lock
@@ -501,6 +503,32 @@ def test_an_endpoint_that_nobody_serves_is_named_before_anything_is_read(databas
         explain_sae(database, own.home, wanted(), dtype="float32", watch=Watch(doing=stages.append))
     assert stages == []
     assert rows(database, "SELECT 1 FROM llm_request") == []
+
+
+def test_an_endpoint_whose_answers_are_kept_need_not_be_there(database, own, sae):
+    class Reading(Exception):
+        pass
+
+    def reading(stage):
+        raise Reading(stage)
+
+    row = {"key": "kept", "purpose": "explain", "base_url": "http://127.0.0.1:9/v1", "model": "m", "prompt_version": 1}
+    with database.begin() as connection:
+        connection.execute(
+            t.llm_request.insert().values(**row, request={}, state="done", response="{}", answered=func.now())
+        )
+    try:
+        with pytest.raises(Reading):
+            explain_sae(database, own.home, wanted(), dtype="float32", watch=Watch(doing=reading))
+    finally:
+        with database.begin() as connection:
+            connection.execute(t.llm_request.delete().where(t.llm_request.c.key == "kept"))
+
+
+@pytest.mark.parametrize("url", ["http://[::1/v1", "http://localhost:99999/v1", "http://:8080/v1", "https://"])
+def test_an_address_that_cannot_be_is_refused(own, url):
+    with pytest.raises(BadRequest, match="its host or its port cannot be"):
+        wish(SLUG, "llm", Options(base_url=url, model="m"), own)
 
 
 def test_an_sae_that_is_not_there(database, own):

@@ -1,6 +1,8 @@
 """Linear layers with prepacked weights give what they gave before."""
 
 import copy
+import gc
+import weakref
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from app.live.residents import ARRANGED, Residents, size_of
 from app.sae.formats import saelens
 from app.subject import prepacked
 from app.subject.exact import in_fp32
-from app.subject.prepacked import Prepacked, prepack, prepacked_bytes
+from app.subject.prepacked import Prepacked, prepack, prepacked_bytes, unpack
 from tests.conftest import random_sae
 
 BF16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -104,6 +106,44 @@ def test_a_model_says_the_same(tiny, dtype):
     prepack(model)
     prompt = model.generate(ids, max_new_tokens=4, do_sample=False)
     assert prompt.shape[1] == ids.shape[1] + 4
+
+
+def test_what_nobody_holds_is_freed_at_once():
+    model = nn.Sequential(nn.Linear(4, 4), Conv1D(4, 4))
+    assert prepack(model) == 128
+    held = [weakref.ref(model[0].forward), weakref.ref(model[1].forward), weakref.ref(model[0].weight)]
+    gc.disable()
+    try:
+        del model
+        assert [one() for one in held] == [None] * 3
+    finally:
+        gc.enable()
+
+
+def test_unpacked_layers_are_as_they_were():
+    model = nn.Sequential(nn.Linear(4, 4), Conv1D(4, 4))
+    assert prepack(model) == unpack(model) == 128
+    assert unpack(model) == prepacked_bytes(model) == 0
+    assert all("forward" not in vars(layer) for layer in model)
+
+
+def test_prepacked_weights_make_room_for_what_is_asked_for(tiny, tiny_folder, tmp_path):
+    sae = random_sae(latents=512)
+    saelens.write(tmp_path / "sae", sae, matrices=torch.float32, metadata={})
+    target = Target("rev", "tiny", tiny_folder, tmp_path / "sae")
+    plain, count = size_of(tiny), (ARRANGED - 1) * size_of(tiny) // size_of(sae) + 1
+    arranged = sum(m.weight.nbytes for m in tiny.model.modules() if type(m) is nn.Linear)
+    spare = 4096  # files are a little longer than what is in them
+    assert spare < arranged
+    budget = plain + count * size_of(sae) + spare
+    residents = Residents(read_sae, dtype="float32", device="cpu", budget=budget)
+    others = [Target(f"rev{i}", "tiny", tiny_folder, tmp_path / "sae") for i in range(count)]
+    loaded = residents.lease([target], saes=False)
+    assert prepacked_bytes(loaded.subject.model) == arranged
+    together = residents.lease(others)
+    assert len(together.probes) == len(others)
+    assert prepacked_bytes(loaded.subject.model) == 0
+    assert residents.nbytes == budget - spare
 
 
 def test_the_engine_prepacks_what_a_quarter_of_its_budget_holds_and_counts_it(tiny, tiny_folder, tmp_path):

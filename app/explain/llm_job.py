@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, select
 
 from app.errors import BadRequest
 from app.explain.budget import Budget
@@ -24,6 +24,7 @@ from app.explain.pacing import AT_ONCE, Clock
 from app.explain.prices import Price, chosen, likely_tokens, listed
 from app.explain.samples import Sampler
 from app.harvest.job import in_dtype, read_sae, resolved
+from app.store import tables as t
 from app.store.engine import async_engine, explained
 from app.store.explain_sources import check_harvested, find_explain_source, read_facts
 from app.store.llm_bulk import job_lock, sum_up
@@ -179,11 +180,20 @@ def explain_sae(
         And what ``prepare`` and ``price_of`` raise.
     """
     watch = watch or Watch()
-    asyncio.run(check_reached(wanted.endpoint))  # before a pass over the text that may take minutes
+    if not _answered(engine, wanted.endpoint):
+        asyncio.run(check_reached(wanted.endpoint))  # before a pass over the text that may take minutes
     subject, latents = prepare(engine, home, wanted, device, watch)
     job = job_of(subject.source, wanted.endpoint, wanted.plan, latents)
     with job_lock(engine, job):
         return asyncio.run(_explain(engine, home, wanted, subject, latents, job, watch, clock, (dtype, device)))
+
+
+def _answered(engine: Engine, endpoint: Endpoint) -> bool:
+    """Whether answers of it are kept, which may be all that is needed."""
+    r = t.llm_request.c
+    kept = select(r.id).where(r.base_url == endpoint.base_url, r.model == endpoint.model, r.response.is_not(None))
+    with engine.connect() as connection:
+        return connection.execute(kept.limit(1)).first() is not None
 
 
 async def _explain(

@@ -17,7 +17,7 @@ from app.live.prompt import Target
 from app.sae.base import SAE
 from app.subject.identity import fingerprint
 from app.subject.load import Subject, choose_device, load_subject
-from app.subject.prepacked import prepack, prepacked_bytes
+from app.subject.prepacked import prepack, prepacked_bytes, unpack
 
 SHARE = 0.6  # of the device's memory, where no budget is set
 ARRANGED = 4  # a subject that takes no more than one such part of a CPU's budget has its weights prepacked as well
@@ -109,12 +109,25 @@ class Residents:
                     "from; put that one back, or harvest its SAEs again.",
                     path=str(target.subject_path),
                 )
-            if subject.device.type == "cpu" and ARRANGED * size_of(subject) <= self._limit():
-                prepack(subject.model)
             return subject
 
-        found: Subject = self._get(_subject_key(target), load, target.subject_path, target.subject)
+        key, loads = _subject_key(target), self.loads
+        found: Subject = self._get(key, load, target.subject_path, target.subject)
+        if self.loads > loads:
+            self._arrange(key, found, target.subject)
         return found
+
+    def _arrange(self, key: object, subject: Subject, name: str) -> None:
+        """Prepack the weights of a subject that takes a small part of a CPU's budget, where what is in use leaves room."""
+        if subject.device.type != "cpu" or ARRANGED * size_of(subject) > self._limit():
+            return
+        prepack(subject.model)
+        self._held[key] = _Held(subject, size_of(subject))
+        self._uses[key] += 1
+        try:
+            self._make_room(0, name)
+        finally:
+            self._release([key])
 
     def _probe(self, target: Target, subject: Subject) -> Probe:
         def load() -> SAE:
@@ -176,11 +189,19 @@ class Residents:
                 limit=round(budget / _GB, 2),
             )
         while self.nbytes + nbytes > budget:
-            if not self._drop():
+            if not (self._drop() or self._unpack()):
                 raise NoRoom(
                     f"The subject and the SAEs asked for take more than the {budget / _GB:.1f} GB the engine may use; "
                     "ask for fewer SAEs at once, or raise SAESCOPE_ENGINE_GB."
                 )
+
+    def _unpack(self) -> bool:
+        """Give up one subject's prepacked weights, which it can do without; whether there was such a subject."""
+        for key, held in self._held.items():
+            if isinstance(held.value, Subject) and unpack(held.value.model):
+                self._held[key] = _Held(held.value, size_of(held.value))
+                return True
+        return False
 
     def _drop(self) -> bool:
         """Take what was used longest ago, and is not in use, off the device; whether there was such a thing."""

@@ -25,7 +25,9 @@ class Prepacked:
         Raises:
             AttributeError, RuntimeError: this torch or this CPU has no such product.
         """
-        self.plain = module.forward
+        # Not the module or a method of it: what a module holds and what holds the module is freed late, or never.
+        self._weight: Tensor = module.weight  # type: ignore[assignment]
+        self._linear = type(module) is nn.Linear
         self.bias: Tensor | None = module.bias  # type: ignore[assignment]
         self.dtype = weight.dtype
         self.nbytes = weight.nbytes
@@ -33,10 +35,17 @@ class Prepacked:
 
     def __call__(self, x: Tensor) -> Tensor:
         if torch.is_grad_enabled() or x.dtype != self.dtype or x.device.type != "cpu" or not x.numel():
-            plain: Tensor = self.plain(x)
-            return plain
+            return self.plain(x)
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, self._arranged, self.bias, "none", [], "")
         return out
+
+    def plain(self, x: Tensor) -> Tensor:
+        """By the weight itself."""
+        if self._linear:
+            return nn.functional.linear(x, self._weight, self.bias)
+        assert self.bias is not None
+        rows = x.reshape(-1, x.shape[-1])
+        return torch.addmm(self.bias, rows, self._weight).view(*x.shape[:-1], self._weight.shape[1])
 
 
 @torch.no_grad()
@@ -65,6 +74,16 @@ def prepack(model: nn.Module) -> int:
 def prepacked_bytes(model: nn.Module) -> int:
     """What ``prepack`` has taken."""
     return sum(module.forward.nbytes for module in model.modules() if isinstance(module.forward, Prepacked))
+
+
+def unpack(model: nn.Module) -> int:
+    """Undo ``prepack``: told is how many bytes that gives back."""
+    given = 0
+    for module in model.modules():
+        if isinstance(module.forward, Prepacked):
+            given += module.forward.nbytes
+            del module.forward  # of this module; its class's is there again
+    return given
 
 
 def _weight(module: Any) -> Tensor | None:
