@@ -118,7 +118,7 @@ class Residents:
         return found
 
     def _arrange(self, key: object, subject: Subject, name: str) -> None:
-        """Prepack the weights of a subject that takes a small part of a CPU's budget, where what is in use leaves room."""
+        """Prepack the weights of a subject that takes a small part of a CPU's budget, where those in use leave room."""
         if subject.device.type != "cpu" or ARRANGED * size_of(subject) > self._limit():
             return
         prepack(subject.model)
