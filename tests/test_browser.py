@@ -120,7 +120,7 @@ def test_from_home_to_a_latent_of_a_prompt(page):
     page.get_by_role("button", name="Inspect").click()
     page.locator(".tokens button").nth(2).click()
     page.wait_for_selector(".tokens button[aria-current]")
-    assert "token=3" in page.url
+    page.wait_for_url("**token=3**")
     page.locator("a.latent").first.click()
     page.wait_for_selector(".stats")
 
@@ -218,6 +218,7 @@ def test_two_prompts_line_up_on_a_phone_and_without_javascript(browser, site):
     page.get_by_label("First text").fill("Paris is the capital of France. " * 5)
     page.get_by_label("Second text").fill("Paris was the old capital of Italy. " * 5)
     page.get_by_role("button", name="Compare").click()
+    page.locator("button.pair").first.wait_for()
     rows = page.locator("button.pair").evaluate_all(
         "(all) => all.map((one) => [...one.children].map((cell) => Math.round(cell.getBoundingClientRect().top)))"
     )
@@ -284,7 +285,7 @@ def test_steering_streams_stops_and_says_what_is_wrong(browser, site, app):
         assert shown.startswith("Paris is")
         assert len(shown) > len("Paris is") + 10
     page.get_by_role("heading", name="What the edits change in the text itself").wait_for()
-    assert "text=Paris+is" in page.url
+    page.wait_for_url("**text=Paris+is**")
     page.fill("input[name=max_new]", "512")
     page.get_by_role("button", name="Go on").click()
     # The first run's effect goes when the second one's stream begins.
@@ -406,7 +407,7 @@ def test_features_are_filtered_chosen_and_compared(page):
     page.goto(f"/saes/{SLUG}")
     page.locator("#features th a", has_text="Max").click()
     page.wait_for_selector("th[aria-sort=descending]")
-    assert "sort=max" in page.url
+    page.wait_for_url("**sort=max**")
     page.get_by_text("More filters").click()
     page.locator("#f-state").select_option("alive")
     page.get_by_role("button", name="Filter").click()

@@ -155,3 +155,32 @@ def test_no_cluster_at_an_address_is_one_sentence(tiny, sequences):
 
     with pytest.raises(BadRequest, match=r"no Ray cluster at '127\.0\.0\.1:1'"):
         cluster("127.0.0.1:1")(tiny, [random_sae()], sequences, Parameters(), context=64)
+
+
+BUSY = """
+import base64, json, os
+from pathlib import Path
+
+from app.harvest.cluster import connected
+
+
+def below(number):
+    found = [int(one) for one in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+    return [*found, *(further for one in found for further in below(one))]
+
+
+with connected("auto"):
+    for number in below(os.getpid()):
+        words = Path(f"/proc/{number}/cmdline").read_text().split("\\0")
+        if words[0].endswith("gcs_server"):
+            given = next(word for word in words if word.startswith("--config_list="))
+            print(base64.b64decode(given.partition("=")[2]).decode())
+"""
+
+
+def test_a_busy_machine_is_not_taken_for_a_dead_one():
+    """By default Ray ends the driver, without a word, when its node is stopped for a minute."""
+    done = subprocess.run([sys.executable, "-c", BUSY], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["health_check_timeout_ms"] * told["health_check_failure_threshold"] >= 3_600_000

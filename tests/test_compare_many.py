@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from playwright.sync_api import expect
 from sqlalchemy import text
 
 from app.circuits.record import keep
@@ -312,8 +313,8 @@ def test_saes_are_ticked_at_home_and_compared_without_javascript(browser, own, c
         for slug in SLUGS[:2]:
             page.locator(f'input[form="compare-saes"][value="{slug}"]').check()
         page.get_by_role("button", name="Compare the ticked SAEs").click()
-        assert page.url == f"{base}/compare?sae={SLUGS[0]}&sae={SLUGS[1]}"
+        page.wait_for_url(f"{base}/compare?sae={SLUGS[0]}&sae={SLUGS[1]}")
         page.locator(f'.several input[value="{SLUGS[2]}"]').check()
         page.get_by_role("button", name="Compare the chosen").click()
-        assert page.locator(".who li").count() == 3
+        expect(page.locator(".who li")).to_have_count(3)
         context.close()

@@ -133,11 +133,11 @@ def test_without_javascript_switches_and_bars_are_links(browser, site):  # noqa:
     tab.goto(FEATURE)
     tab.get_by_role("link", name="Full length").click()
     tab.get_by_role("link", name="Glyphs").click()
-    assert tab.url.endswith("?view=full&space=glyphs")
+    tab.wait_for_url("**?view=full&space=glyphs")
     assert tab.locator(".interval .far").first.is_visible()
     assert tab.locator(".expand").count() == 0
     tab.get_by_role("link", name="Values").first.click()
-    assert tab.locator(".readings td").first.is_visible()
+    tab.locator(".readings td").first.wait_for()
     tab.go_back()
     href = tab.locator("#histogram svg a").first.get_attribute("href")
     tab.goto(f"{FEATURE}{href}")

@@ -11,6 +11,7 @@ from urllib.parse import unquote
 import pytest
 import torch
 from fastapi.testclient import TestClient
+from playwright.sync_api import expect
 
 from app import cli_export
 from app.errors import BadRequest, DiskFull
@@ -225,7 +226,7 @@ def test_it_opens_from_the_disk_in_either_theme(browser, own, listed, tmp_path, 
     assert background == {"light": "rgb(255, 255, 255)", "dark": "rgb(21, 24, 29)"}[scheme]
     listed_at = tab.url
     tab.locator("a.neighbour").first.click()
-    assert re.match(r"[53] ", tab.locator("h1").inner_text())
+    expect(tab.locator("h1")).to_have_text(re.compile(r"^\s*[53]\s"))
     assert tab.locator(".example .peak").first.is_visible()
     feature_at = tab.url
     tab.get_by_role("link", name="For a paper").click()

@@ -30,6 +30,9 @@ from app.subject.load import Subject, load_subject
 WAVES = 16  # into which a corpus of known size is cut, about; more means more checkpoints and more merging
 SHARD_TOKENS = 1 << 22  # at most
 RETRIES = 3
+# Of a cluster that is this machine alone. Ray calls a node dead that is silent for a minute, as one on a busy machine
+# may well be, and then ends the driver without a word.
+PATIENCE = {"health_check_timeout_ms": 600_000, "health_check_failure_threshold": 20}
 
 
 @dataclass(frozen=True)
@@ -263,7 +266,7 @@ def connected(address: str) -> Iterator[Any]:
         if address != "auto":
             reason = str(error).partition("\n")[0]
             raise BadRequest(f"There is no Ray cluster at {address!r}: {reason}", address=address) from None
-        ray.init(address="local", include_dashboard=False, **options)
+        ray.init(address="local", include_dashboard=False, _system_config=PATIENCE, **options)
     try:
         yield ray
     finally:
