@@ -1,13 +1,16 @@
 """The ranking of a prompt's latents against its definition, entry by entry."""
 
+import asyncio
 import itertools
 import math
+import threading
 
 import numpy as np
 import pytest
 
+from app.live import ranking
 from app.live.prompt import Reading
-from app.live.ranking import Scale, active, rank, rows_of
+from app.live.ranking import APART, Scale, active, rank, rank_apart, rows_of
 
 LATENTS = 60
 
@@ -62,3 +65,23 @@ def test_the_ranking_is_what_it_says(by):
         there = read.latent if token is None else read.latent[read.position == token]
         assert active(read, token).tolist() == sorted(set(there.tolist()))
         assert rows_of(read, [one.index for one in found]) == {one.index: one.activations for one in found}
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_long_prompt_is_ranked_off_the_event_loop(monkeypatch, more):
+    n = APART + more
+    read = Reading(np.arange(n, dtype=np.int32) // LATENTS, np.arange(n, dtype=np.int32) % LATENTS,
+                   np.random.default_rng(1).random(n, np.float32), None)  # fmt: skip
+    scale = Scale(np.ones(LATENTS, np.float32), np.full(LATENTS, 0.01, np.float32))
+    threads = []
+
+    def noted(*given, **options):
+        threads.append(threading.current_thread() is threading.main_thread())
+        return rank(*given, **options)
+
+    monkeypatch.setattr(ranking, "rank", noted)
+    options = {"token": 3, "by": "activation", "top": 5, "among": {1, 2, 3}}
+    found = asyncio.run(rank_apart(read, scale, **options))
+    assert found == rank(read, scale, **options)
+    assert [one.index for one in found] == sorted({1, 2, 3}, key=lambda i: -read.value[3 * LATENTS + i])
+    assert threads == [more == 0]

@@ -1,7 +1,9 @@
 """Which latents matter on a prompt: share, strength, and the strongest over the prompt or at one token."""
 
+import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -11,6 +13,7 @@ from app.live.prompt import Reading
 from app.strength import strength_of
 
 By = Literal["strength", "activation", "count", "first"]
+APART = 1 << 16  # entries of a reading; ranking more takes longer than the event loop should stand still
 
 
 @dataclass(frozen=True)
@@ -65,11 +68,15 @@ def rank(
 
     A latent that never fired in the harvest has no scale, so its share is 1.
     """
-    if not len(reading.latent):
+    latent, position, value = reading.latent, reading.position, reading.value
+    if among is not None:
+        mine = np.isin(latent, np.fromiter(among, np.int64, len(among)))
+        latent, position, value = latent[mine], position[mine], value[mine]
+    if not len(latent):
         return []
     # A latent's entries in a row, from the first position to the last: sorted as one number, which is fast.
-    order = np.sort(reading.latent.astype(np.int64) << 32 | np.arange(len(reading.latent))) & 0xFFFFFFFF
-    latent, position, value = reading.latent[order], reading.position[order], reading.value[order]
+    order = np.sort(latent.astype(np.int64) << 32 | np.arange(len(latent))) & 0xFFFFFFFF
+    latent, position, value = latent[order], position[order], value[order]
     starts = _begins(latent).nonzero()[0]
     index, ends = latent[starts], np.empty_like(starts)
     ends[:-1], ends[-1] = starts[1:], len(latent)
@@ -81,8 +88,6 @@ def rank(
     kept = most >= 0
     if densest is not None:
         kept &= scale.density[index] <= densest
-    if among is not None:
-        kept &= np.isin(index, np.fromiter(among, np.int64, len(among)))
     of = np.repeat(np.arange(len(starts)), counts)
     strongest = (size == most[of]).nonzero()[0][::-1]
     best = np.empty(len(starts), np.int64)
@@ -92,12 +97,32 @@ def rank(
     strength = strength_of(share, scale.density[index])
     keys = {"strength": -strength, "activation": -most, "count": -counts, "first": position[starts]}
     chosen = np.lexsort((index, -strength, keys[by], ~kept))[: min(top, int(kept.sum()))]
-    columns = (index, value[best], share, strength, position[best], counts, position[starts], starts)
-    entries = list(zip(position.tolist(), value.tolist(), strict=True))
+    columns = (index, value[best], share, strength, position[best], counts, position[starts])
+    lengths = counts[chosen]
+    offsets = np.cumsum(lengths) - lengths
+    # Entries of the chosen rows alone, one row after another: a Python object each, which is slow for long prompts.
+    taken = np.repeat(starts[chosen] - offsets, lengths) + np.arange(lengths.sum())
+    entries = list(zip(position[taken].tolist(), value[taken].tolist(), strict=True))
+    made = zip(*(x[chosen].tolist() for x in columns), offsets.tolist(), strict=True)
     return [
-        Ranked(i, a, part, strong, at, count, earliest, entries[start : start + count])
-        for i, a, part, strong, at, count, earliest, start in zip(*(x[chosen].tolist() for x in columns), strict=True)
+        Ranked(i, a, part, strong, at, count, earliest, entries[offset : offset + count])
+        for i, a, part, strong, at, count, earliest, offset in made
     ]
+
+
+async def rank_apart(
+    reading: Reading,
+    scale: Scale,
+    *,
+    token: int | None,
+    by: By,
+    top: int,
+    densest: float | None = None,
+    among: Collection[int] | None = None,
+) -> list[Ranked]:
+    """What ``rank`` gives, from another thread where the event loop would wait long for it."""
+    work = partial(rank, reading, scale, token=token, by=by, top=top, densest=densest, among=among)
+    return await asyncio.to_thread(work) if len(reading.latent) > APART else work()
 
 
 def rows_of(reading: Reading, wanted: Collection[int]) -> dict[int, list[tuple[int, float]]]:

@@ -11,7 +11,7 @@ import numpy as np
 from app import urls
 from app.errors import BadRequest, UnknownSAE
 from app.live.prompt import PromptRun, Reading
-from app.live.ranking import Ranked, Scale, active, rank
+from app.live.ranking import Ranked, Scale, active, rank_apart
 from app.store import queries as q
 from app.subject.tokens import Vocabulary
 from app.web import inspect_contexts as c
@@ -58,13 +58,13 @@ async def result(
     ranked: dict[str, list[Ranked]] = {}
     for sae in saes:
         scale = await _scale(state, sae, run.readings[sae.revision])
-        ranked[sae.address] = rank(
+        ranked[sae.address] = await rank_apart(
             run.readings[sae.revision], scale, token=query.token, by=query.sort, top=query.top, densest=query.densest,
             among=among.get(sae.address),
         )  # fmt: skip
         mine = pins[sae.address]
         ranked[f"pinned {sae.address}"] = (
-            rank(run.readings[sae.revision], scale, token=None, by="strength", top=len(mine), among=mine)
+            await rank_apart(run.readings[sae.revision], scale, token=None, by="strength", top=len(mine), among=mine)
             if mine
             else []
         )

@@ -4,7 +4,7 @@ from fastapi import Request
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app import urls
-from app.live.ranking import Ranked, rank
+from app.live.ranking import Ranked, rank_apart
 from app.store import browse as b
 from app.store import map_places as p
 from app.store import maps as m
@@ -85,7 +85,7 @@ async def strongest(request: Request, sae: SAERecord, text: str) -> list[Ranked]
     state = state_of(request)
     async with state.reads.connect() as db:
         scale = await state.scale(db, sae)
-    return rank(run.readings[sae.revision], scale, token=None, by="strength", top=MARKED)
+    return await rank_apart(run.readings[sae.revision], scale, token=None, by="strength", top=MARKED)
 
 
 async def _items(
