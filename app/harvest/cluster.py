@@ -30,9 +30,10 @@ from app.subject.load import Subject, load_subject
 WAVES = 16  # into which a corpus of known size is cut, about; more means more checkpoints and more merging
 SHARD_TOKENS = 1 << 22  # at most
 RETRIES = 3
-# Of a cluster that is this machine alone. Ray calls a node dead that is silent for a minute, as one on a busy machine
-# may well be, and then ends the driver without a word.
-PATIENCE = {"health_check_timeout_ms": 600_000, "health_check_failure_threshold": 20}
+# Ray's settings for a cluster that is this machine alone. By default it calls a node dead that is silent for a minute,
+# as one on a busy machine may well be, and then ends the driver without a word; and its workers are so nice (15) that
+# beside other work they stand all but still.
+LOCAL = {"health_check_timeout_ms": 600_000, "health_check_failure_threshold": 20, "worker_niceness": 0}
 
 
 @dataclass(frozen=True)
@@ -266,7 +267,7 @@ def connected(address: str) -> Iterator[Any]:
         if address != "auto":
             reason = str(error).partition("\n")[0]
             raise BadRequest(f"There is no Ray cluster at {address!r}: {reason}", address=address) from None
-        ray.init(address="local", include_dashboard=False, _system_config=PATIENCE, **options)
+        ray.init(address="local", include_dashboard=False, _system_config=LOCAL, **options)
     try:
         yield ray
     finally:
