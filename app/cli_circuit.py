@@ -60,8 +60,8 @@ def told(run: "CircuitRun") -> list[str]:
         lines.append("So there is nothing to tell apart, and no ROC AUC; try another --threshold.")
     else:
         lines.append(
-            f"ROC AUC {run.auc:.3f}; with an untrained SAE {run.auc_untrained:.3f}, with shuffled examples "
-            f"{run.shuffled_examples.mean:.3f}, with a shuffled circuit {run.shuffled_truth.mean:.3f} (95% of them "
-            f"below {run.shuffled_truth.high:.3f})."
+            f"ROC AUC {run.auc:.3f}; without an SAE, by the distance of means, {run.auc_apart:.3f}; with an untrained "
+            f"SAE {run.auc_untrained:.3f}, with shuffled examples {run.shuffled_examples.mean:.3f}, with a shuffled "
+            f"circuit {run.shuffled_truth.mean:.3f} (95% of them below {run.shuffled_truth.high:.3f})."
         )
     return [*lines, f"Saved as {run.name}; it is shown at /circuits/{run.name}."]

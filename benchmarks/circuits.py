@@ -27,7 +27,7 @@ def row(runs: list[CircuitRun]) -> str:
         first.task, str(len(runs)), told([run.accuracy for run in runs]), told([run.difference for run in runs]),
         told([run.negative_difference for run in runs]), told([float(run.in_circuit) for run in runs]),
         told([run.auc for run in runs]), told([run.auc_normalised for run in runs]),
-        told([run.auc_untrained for run in runs]), told(dealt), told(chance),
+        told([run.auc_untrained for run in runs]), told([run.auc_apart for run in runs]), told(dealt), told(chance),
         told([run.spearman for run in runs]), told([run.silent for run in runs]), told([run.seconds for run in runs]),
     ]  # fmt: skip
     return " | ".join(cells)

@@ -13,8 +13,9 @@ def a_run(**changes):
         "steps": 500, "l1": 0.02, "seed": 0, "ablated_on": 8, "threshold": 0.05, "difference": 2.0,
         "ablated_difference": 2.1, "negative_difference": 0.1, "accuracy": 0.9, "silent": 0.4,
         "unique": [[0, 3], [1, 9]], "distinct": [[4, 8], [3, 12]], "untrained": [[1, 1], [1, 2]],
+        "apart": [[0.1, 0.9], [0.3, 0.2]],
         "effect": [[0.0, 0.5], [-0.01, -1.2]], "in_circuit": 2, "auc": 1.0, "auc_normalised": 0.75,
-        "auc_untrained": 0.5, "spearman": 0.8, "shuffled_truth": spread, "shuffled_examples": spread,
+        "auc_untrained": 0.5, "auc_apart": 0.75, "spearman": 0.8, "shuffled_truth": spread, "shuffled_examples": spread,
         "prompts": [CircuitPrompt(positive="A\\n    b", negative="C", right=[" b"])],
     }  # fmt: skip
     return CircuitRun(**{**values, **changes})

@@ -18,7 +18,7 @@ from app.circuits.find import Search, code, find_circuit
 from app.circuits.heads import Heads
 from app.circuits.prompts import Words, next_token, pairs
 from app.circuits.record import get, keep, kept
-from app.circuits.scores import counts, roc_auc, shuffled_examples, shuffled_truth, spearman
+from app.circuits.scores import apart, counts, roc_auc, shuffled_examples, shuffled_truth, spearman
 from app.circuits.tasks import TASKS
 from app.errors import BadRequest, SubjectUnfit, UnknownCircuit
 from app.main import create_app
@@ -108,6 +108,23 @@ def test_roc_auc_is_the_share_of_pairs_in_order():
     assert spearman(np.array([1, 2, 3]), np.array([2.0, 4.0, 9.0])) == pytest.approx(1)
     assert spearman(np.array([1, 2, 3, 4]), np.array([4, 3, 2, 1])) == pytest.approx(-1)
     assert spearman(np.array([1, 1]), np.array([1, 2])) is None
+
+
+def test_apart_is_the_distance_of_means_over_the_spread():
+    x = torch.randn(12, 4, 6, generator=torch.Generator().manual_seed(2))
+    x[:6, 1] += 5
+    x[:, 2] = 3.0
+    x[:6, 3], x[6:, 3] = 1.0, 2.0
+    found = apart(x)
+    positive, negative = x.double().numpy()[:6], x.double().numpy()[6:]
+    for head in (0, 1):
+        means = [half[:, head].mean(0) for half in (positive, negative)]
+        spread = [
+            ((half[:, head] - mean) ** 2).sum(1).mean() for half, mean in zip((positive, negative), means, strict=True)
+        ]
+        assert found[head] == pytest.approx(np.linalg.norm(means[0] - means[1]) / np.mean(spread) ** 0.5, rel=1e-4)
+    assert found[2] == 0  # it never varies
+    assert found[0] < found[1] < found[3] < np.inf  # nothing but which half it is
 
 
 def test_shuffles_are_near_a_half_and_say_what_variety_alone_is_worth():
@@ -245,6 +262,7 @@ def test_the_one_head_that_matters_is_found_by_ablation_and_by_codes(found):
     truth = effect > found.threshold * abs(found.ablated_difference)
     assert found.in_circuit == truth.sum()
     assert found.auc == roc_auc(unique.ravel(), truth.ravel())
+    assert found.auc_apart == roc_auc(np.array(found.apart).ravel(), truth.ravel())
 
 
 def test_the_same_seed_gives_the_same_codes_and_learning_changes_them():

@@ -18,7 +18,17 @@ from app.circuits.dictionary import SILENT, Dictionary
 from app.circuits.heads import Answered, Heads
 from app.circuits.prompts import Pair, pairs
 from app.circuits.record import CircuitPrompt, CircuitRun, CircuitSpread
-from app.circuits.scores import Codes, Spread, counts, roc_auc, shuffled_examples, shuffled_truth, spearman
+from app.circuits.scores import (
+    Codes,
+    Floats,
+    Spread,
+    apart,
+    counts,
+    roc_auc,
+    shuffled_examples,
+    shuffled_truth,
+    spearman,
+)
 from app.circuits.tasks import TASKS
 from app.errors import BadRequest
 from app.subject.identity import fingerprint
@@ -82,6 +92,7 @@ class Found(NamedTuple):
     positive: Answered
     negative: Answered
     coded: "Coded"
+    apart: Floats
     ablated: Ablated
 
 
@@ -112,7 +123,11 @@ def find_circuit(subject: Subject, search: Search, known: Path | None = None, wa
     ablated = ablate(subject, heads, positives[: search.ablated_on], off.by_template, told.step)
     sha256 = fingerprint(subject, known)
     return record(
-        subject, search, Found(made, on.answered, off.answered, coded, ablated), sha256, time.monotonic() - begun
+        subject,
+        search,
+        Found(made, on.answered, off.answered, coded, apart(x), ablated),
+        sha256,
+        time.monotonic() - begun,
     )
 
 
@@ -149,11 +164,13 @@ def record(subject: Subject, search: Search, found: "Found", sha256: str, second
         unique=after.unique.reshape(grid).tolist(),
         distinct=after.distinct.reshape(grid).tolist(),
         untrained=before.unique.reshape(grid).tolist(),
+        apart=found.apart.reshape(grid).tolist(),
         effect=effect.tolist(),
         in_circuit=int(truth.sum()),
         auc=roc_auc(after.unique, truth),
         auc_normalised=roc_auc(after.unique / after.distinct, truth),
         auc_untrained=roc_auc(before.unique, truth),
+        auc_apart=roc_auc(found.apart, truth),
         spearman=spearman(after.unique, effect.flatten().abs().numpy()),
         shuffled_truth=_spread(shuffled_truth(after.unique, truth, DRAWS, search.seed)),
         shuffled_examples=_spread(shuffled_examples(coded.codes, positive, truth, DRAWS, search.seed)),

@@ -31,7 +31,8 @@ class CircuitSpread(BaseModel):
 
 
 class CircuitRun(BaseModel):
-    """What was asked and what was found. ``unique``, ``distinct``, ``effect`` and ``untrained`` are [layers][heads]."""
+    """What was asked and what was found. ``unique``, ``distinct``, ``untrained``, ``apart`` and ``effect`` are
+    [layers][heads]."""
 
     name: str
     task: str
@@ -56,11 +57,13 @@ class CircuitRun(BaseModel):
     unique: list[list[int]]
     distinct: list[list[int]]
     untrained: list[list[int]]
+    apart: list[list[float]] | None = None  # runs of before it was measured have none
     effect: list[list[float]]
     in_circuit: int
     auc: float | None
     auc_normalised: float | None
     auc_untrained: float | None
+    auc_apart: float | None = None
     spearman: float | None
     shuffled_truth: CircuitSpread | None
     shuffled_examples: CircuitSpread | None

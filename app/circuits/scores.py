@@ -4,9 +4,12 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 Codes = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
+LEAST = 1e-12  # of a spread that is divided by
 Mask = npt.NDArray[np.bool_]
 
 
@@ -26,6 +29,16 @@ def counts(codes: Codes, positive: Mask) -> Counts:
     for seen, which in zip(on, (positive, ~positive), strict=True):
         seen[np.broadcast_to(heads, spread[which].shape), spread[which]] = True
     return Counts((on[0] & ~on[1]).sum(1), (on[0] | on[1]).sum(1))
+
+
+def apart(x: Tensor) -> Floats:
+    """x: [2 * examples, heads, d], the positive half first. Of each head the distance between the mean outputs of the
+    two halves, over the root of the mean variance within them (summed over d). It needs no SAE."""
+    halves = x.split(len(x) // 2)
+    between = (halves[0].mean(0) - halves[1].mean(0)).norm(dim=-1)
+    variance = torch.stack([half.var(0, correction=0).sum(-1) for half in halves]).mean(0)
+    found: Floats = (between / variance.sqrt().clamp_min(LEAST)).double().numpy()
+    return found
 
 
 def roc_auc(scores: npt.NDArray[np.generic], truth: Mask) -> float | None:
