@@ -15,7 +15,7 @@ from tests.conftest import random_sae
 ray = pytest.importorskip("ray")
 
 SCRIPT = """
-import json, os, signal, sys
+import json, os, signal, sys, threading, time
 from pathlib import Path
 
 import torch
@@ -67,15 +67,16 @@ def same(many):
 killed, told = [], []
 
 
-def kill_one(progress):
-    told.append(progress.tokens)
-    if not killed and (found := a_worker()) is not None:
-        os.kill(found, signal.SIGKILL)
-        killed.append(found)
-    return False
+def kill_one():
+    while not killed:  # a worker is called so only while it is at a shard
+        if (found := a_worker()) is not None:
+            os.kill(found, signal.SIGKILL)
+            killed.append(found)
+        time.sleep(0.01)
 
 
-many = over_the_cluster(kill_one, checkpoint.with_name("killed.pt"))
+threading.Thread(target=kill_one, daemon=True).start()
+many = over_the_cluster(lambda progress: told.append(progress.tokens), checkpoint.with_name("killed.pt"))
 killing = {"same": same(many), "waves": len(told), "killed": len(killed), "tokens": told[-1]}
 
 before, after = [], []

@@ -128,6 +128,15 @@ def test_the_reader_gets_what_stopped_the_source_after_all_that_came_before(tmp_
         assert not store.complete
 
 
+def test_ctrl_c_as_the_thread_is_being_started_is_ctrl_c(tmp_path, monkeypatch):
+    def start(thread):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    with pytest.raises(KeyboardInterrupt), TokenStore(tmp_path) as store:
+        store.fill(lambda: iter(some()))
+
+
 def test_closing_stops_the_thread(tmp_path):
     def endless():
         while True:

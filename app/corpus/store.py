@@ -157,7 +157,8 @@ class TokenStore:
         """Stop the thread and let the files go; they are the caller's to delete."""
         self._stopped = True
         if self._thread is not None:
-            self._thread.join(timeout=10)  # a source that waits for the network may not come back
+            with suppress(RuntimeError):  # a Ctrl-C came as it was being started
+                self._thread.join(timeout=10)  # a source that waits for the network may not come back
         for file in (self._ids, self._text):
             with suppress(OSError):  # of a full disk, which has been told
                 file.close()
